@@ -2,7 +2,7 @@
 from .op import REGISTRY, Op
 from .attention import attention, softmax
 from .conv import conv2d
-from .elementwise import add, dropout, gelu, gelu_tanh, scale_shift, sigmoid, silu
+from .elementwise import add, dropout, gelu, gelu_tanh, scale_shift, shift, sigmoid, silu
 from .linear import embedding, linear
 from .loss import cross_entropy, mse, pseudo_huber
 from .norm import group_norm, layer_norm
@@ -10,4 +10,4 @@ from .resample import avg_pool, concat, sinusoid, upsample
 
 __all__ = ["REGISTRY", "Op", "add", "attention", "avg_pool", "concat", "conv2d", "cross_entropy", "dropout",
            "embedding", "gelu", "gelu_tanh", "group_norm", "layer_norm", "linear", "mse", "pseudo_huber",
-           "scale_shift", "sigmoid", "silu", "sinusoid", "softmax", "upsample"]
+           "scale_shift", "shift", "sigmoid", "silu", "sinusoid", "softmax", "upsample"]

@@ -1,4 +1,4 @@
-"""Elementwise maps: SiLU, GELU, residual add, dropout with a given mask, scale-shift.
+"""Elementwise maps: SiLU, GELU, residual add, dropout with a given mask, shift, scale-shift.
 
 Every forward is complex-clean: it is analytic in its inputs, so that Im f(x + ih v)/h is its exact
 derivative and judges the two written beside it.
@@ -151,6 +151,29 @@ def dropout_jvp(mask, xdot):
 
 dropout = Op("dropout", dropout_forward, dropout_backward, dropout_jvp,
              "x[n,h,w,c] mask:constant[n,h,w,c] -> y[n,h,w,c]")
+
+
+# ---- shift: y = x + shift, per image and channel (the DDPM's way of adding time)
+
+def shift_forward(x, shift):
+    """y[n,h,w,c] = x[n,h,w,c] + shift[n,c]."""
+    backend.of(x=x, shift=shift)
+    if shift.shape != (x.shape[0], x.shape[-1]):
+        raise wanted("shift", "the shape of shift", shift.shape, f"{(x.shape[0], x.shape[-1])}, (n, c) of x")
+    return x + shift[:, None, None, :], None
+
+
+def shift_backward(saved, dy):
+    """dx = dy;  dshift = sum_hw dy."""
+    return dy, dy.sum((1, 2))
+
+
+def shift_jvp(saved, xdot, shiftdot):
+    """ydot = xdot + shiftdot."""
+    return xdot + shiftdot[:, None, None, :]
+
+
+shift = Op("shift", shift_forward, shift_backward, shift_jvp, "x[n,h,w,c] shift[n,c] -> y[n,h,w,c]")
 
 
 # ---- scale-shift (FiLM): y = x (1 + scale) + shift, scale and shift per image and channel

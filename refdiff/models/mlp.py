@@ -1,0 +1,69 @@
+"""A small MLP for points: the same contract as the U-Net, for data one can plot.
+
+    h = [x, sinusoid(time_scale c_noise)];   h <- SiLU(W h + b), several times;   F = W h + b
+"""
+from dataclasses import dataclass
+
+from ..nn import init
+from ..nn.layers import Linear
+from ..ops import concat, silu, sinusoid
+from ..params import Layout
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """dim coordinates, `depth` hidden layers of `width`, time embedded in `embedding` numbers."""
+
+    dim: int = 2
+    width: int = 128
+    depth: int = 3
+    embedding: int = 32
+    embedding_period: float = 100.0
+    time_scale: float = 10.0
+    classes: int = 0            # always 0: points have no labels
+
+    def __post_init__(self):
+        if min(self.dim, self.width, self.depth) < 1 or self.classes:
+            raise ValueError(f"MLPConfig: dim, width and depth are {self.dim}, {self.width}, {self.depth}, classes "
+                             f"{self.classes}; wanted integers >= 1 and no classes")
+
+
+class MLP:
+    """The network of an MLPConfig. Holds no values."""
+
+    def __init__(self, config):
+        self.config = config
+        self.layout = layout = Layout()
+        sizes = [config.dim + config.embedding] + [config.width] * config.depth
+        self.hidden = [Linear.make(layout, f"hidden.{i}", c, d) for i, (c, d) in enumerate(zip(sizes, sizes[1:]))]
+        self.out = Linear.make(layout, "out", config.width, config.dim, w_init=init.zeros)
+
+    def masks(self, key, n, dtype):
+        """No dropout."""
+        return None
+
+    def forward(self, theta, x, c_noise, labels=None, masks=None):
+        """F(x; c_noise): x (n, dim), c_noise (n,) -> (n, dim)."""
+        config = self.config
+        if x.ndim != 2 or x.shape[1] != config.dim or c_noise.shape != x.shape[:1]:
+            raise ValueError(f"MLP: x is {x.shape} and c_noise {c_noise.shape}, wanted (n, {config.dim}) and (n,)")
+        if labels is not None:
+            raise ValueError("MLP: labels were given to a network without classes; pass None")
+        wave, _ = sinusoid.forward(config.time_scale * c_noise, config.embedding, period=config.embedding_period)
+        h, s_cat = concat.forward(x, wave.astype(x.dtype, copy=False))
+        saved = []
+        for layer in self.hidden:
+            h, s = layer.forward(theta, h)
+            h, s_silu = silu.forward(h)
+            saved.append((s, s_silu))
+        F, s_out = self.out.forward(theta, h)
+        return F, (s_cat, saved, s_out)
+
+    def backward(self, saved, dF, grad):
+        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
+        s_cat, layers, s_out = saved
+        dh = self.out.backward(s_out, dF, grad)
+        for layer, (s, s_silu) in zip(reversed(self.hidden), reversed(layers)):
+            dh = layer.backward(s, silu.backward(s_silu, dh), grad)
+        dx, _ = concat.backward(s_cat, dh)
+        return dx

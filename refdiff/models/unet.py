@@ -1,0 +1,186 @@
+"""The U-Net of DDPM [DDPM app. B] and of ADM, by switches, with its backward in mirror order.
+
+    F, saved = unet.forward(theta, x, c_noise, labels, masks)
+    dx = unet.backward(saved, dF, grad)
+
+    conv_in -> [blocks, down] per level -> middle -> [blocks with skips, up] per level -> norm, SiLU, conv_out
+
+Every output of the way down (conv_in, each block, each downsampler) is pushed; every block of the way
+up pops one and sees [h, skip] joined on the channels.
+"""
+from dataclasses import dataclass
+
+from .. import backend
+from ..nn import init
+from ..nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
+from ..nn.embedding import Conditioning
+from ..nn.layers import Conv2d, GroupNorm
+from ..ops import concat, silu
+from ..params import Layout
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The switches. Defaults are the CIFAR-10 network of DDPM, 35,746,307 parameters."""
+
+    image_size: int = 32
+    in_channels: int = 3
+    out_channels: int = 3
+    channels: int = 128
+    multipliers: tuple = (1, 2, 2, 2)
+    blocks: int = 2                     # ResBlocks per level on the way down; one more on the way up
+    attention: tuple = (16,)            # image sizes with attention after every ResBlock
+    heads: int = 1
+    head_channels: int = 0              # if > 0, channels per head; overrides heads
+    groups: int = 32
+    norm_eps: float = 1e-6
+    scale_shift: bool = False           # ADM: FiLM instead of addition
+    resblock_updown: bool = False       # ADM: resampling inside ResBlocks instead of convolutions
+    down_pad: str = "ddpm"              # "ddpm" (0,1,0,1) or "same"
+    classes: int = 0                    # 0: unconditional; else a null row is added
+    dropout: float = 0.1
+    zero_init: bool = True
+    embedding_order: str = "sin_cos"
+    embedding_denominator: str = "half-1"
+    embedding_period: float = 10000.0
+    time_scale: float = 1.0             # the embedding sees time_scale c_noise
+
+    def __post_init__(self):
+        size = self.image_size
+        for name in ("image_size", "in_channels", "out_channels", "channels", "blocks", "heads", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"UNetConfig: {name} is {getattr(self, name)}, wanted an integer >= 1")
+        if size % 2 ** (len(self.multipliers) - 1):
+            raise ValueError(f"UNetConfig: image_size {size} does not halve {len(self.multipliers) - 1} times; "
+                             "use fewer multipliers or pad the images")
+        for m in self.multipliers:
+            if self.channels * m % self.groups:
+                raise ValueError(f"UNetConfig: {self.channels * m} channels do not divide into {self.groups} groups")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"UNetConfig: dropout is {self.dropout}, wanted 0 <= dropout < 1")
+
+
+class UNet:
+    """The network of a UNetConfig: a Layout and lists of blocks. Holds no values."""
+
+    def __init__(self, config):
+        self.config = config
+        self.layout = layout = Layout()
+        c, emb = config.channels, 4 * config.channels
+        self.conditioning = Conditioning.make(
+            layout, "emb", c, emb, config.classes, config.embedding_order, config.embedding_denominator,
+            config.embedding_period, config.time_scale)
+        self.conv_in = Conv2d.make(layout, "conv_in", 3, config.in_channels, c)
+        self.down, self.mid, self.up = [], [], []       # chains of blocks; a chain is what one skip belongs to
+
+        def res(name, c, d, size, resample=None):
+            return ResBlock.make(layout, name, c, d, emb, size, config, resample)
+
+        def attend(name, c, size):
+            return [AttentionBlock.make(layout, name, c, config)] if size in config.attention else []
+
+        size, skips, last = config.image_size, [c], len(config.multipliers) - 1
+        for level, m in enumerate(config.multipliers):
+            d = m * config.channels
+            for k in range(config.blocks):
+                name = f"down.{level}.{k}"
+                self.down.append([res(f"{name}.res", c, d, size), *attend(f"{name}.attention", d, size)])
+                c = d
+                skips.append(c)
+            if level != last:
+                size //= 2
+                name = f"down.{level}.down"
+                self.down.append([res(name, c, c, size, "down") if config.resblock_updown
+                                  else Downsample.make(layout, name, c, config)])
+                skips.append(c)
+        self.mid = [res("mid.0", c, c, size), AttentionBlock.make(layout, "mid.attention", c, config),
+                    res("mid.1", c, c, size)]
+        for level, m in reversed(list(enumerate(config.multipliers))):
+            d = m * config.channels
+            for k in range(config.blocks + 1):
+                name = f"up.{level}.{k}"
+                chain = [res(f"{name}.res", c + skips.pop(), d, size), *attend(f"{name}.attention", d, size)]
+                c = d
+                if k == config.blocks and level != 0:
+                    size *= 2
+                    name = f"up.{level}.up"
+                    chain.append(res(name, c, c, size, "up") if config.resblock_updown
+                                 else Upsample.make(layout, name, c))
+                self.up.append(chain)
+        self.norm_out = GroupNorm.make(layout, "norm_out", c, config.groups, config.norm_eps)
+        self.conv_out = Conv2d.make(layout, "conv_out", 3, c, config.out_channels,
+                                    w_init=init.zeros if config.zero_init else init.fan_average)
+
+    def res_blocks(self):
+        """The ResBlocks in the order in which forward meets them."""
+        chains = [*self.down, self.mid, *self.up]
+        return [block for chain in chains for block in chain if isinstance(block, ResBlock)]
+
+    def masks(self, key, n, dtype):
+        """Dropout masks for one training step, 0 or 1/(1-p), one per ResBlock; None if dropout is 0."""
+        p = self.config.dropout
+        if not p:
+            return None
+        return [((key.fold(i).uniform((n, b.size, b.size, b.width)) >= p) / (1 - p)).astype(dtype)
+                for i, b in enumerate(self.res_blocks())]
+
+    def forward(self, theta, x, c_noise, labels=None, masks=None):
+        """F(x; c_noise, labels): x (n, h, w, c_in), c_noise (n,), labels (n,) integers or None -> (n, h, w, c_out)."""
+        config = self.config
+        wanted = (config.image_size, config.image_size, config.in_channels)
+        if x.shape[1:] != wanted or c_noise.shape != x.shape[:1]:
+            raise ValueError(f"UNet: x is {x.shape} and c_noise {c_noise.shape}, "
+                             f"wanted (n, {', '.join(map(str, wanted))}) and (n,)")
+        backend.of(theta=theta.flat, x=x, c_noise=c_noise)
+        mask = iter(masks) if masks is not None else None
+
+        def run(chain, h):
+            saved = []
+            for block in chain:
+                h, s = block.forward(theta, h, emb, next(mask) if mask and isinstance(block, ResBlock) else None)
+                saved.append(s)
+            return h, saved
+
+        emb, s_emb = self.conditioning.forward(theta, c_noise, labels)
+        h, s_in = self.conv_in.forward(theta, x)
+        skips, s_down, s_up = [h], [], []
+        for chain in self.down:
+            h, s = run(chain, h)
+            skips.append(h)
+            s_down.append(s)
+        h, s_mid = run(self.mid, h)
+        for chain in self.up:
+            h, s_cat = concat.forward(h, skips.pop())
+            h, s = run(chain, h)
+            s_up.append((s_cat, s))
+        h, s_norm = self.norm_out.forward(theta, h)
+        h, s_silu = silu.forward(h)
+        F, s_out = self.conv_out.forward(theta, h)
+        return F, (s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out)
+
+    def backward(self, saved, dF, grad):
+        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
+        s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out = saved
+        demb = 0
+
+        def run(chain, saved, dh):
+            nonlocal demb
+            for block, s in zip(reversed(chain), reversed(saved)):
+                dh, de = block.backward(s, dh, grad)
+                demb = demb + de
+            return dh
+
+        dh = self.conv_out.backward(s_out, dF, grad)
+        dh = silu.backward(s_silu, dh)
+        dh = self.norm_out.backward(s_norm, dh, grad)
+        dskips = []
+        for chain, (s_cat, s) in zip(reversed(self.up), reversed(s_up)):
+            dh = run(chain, s, dh)
+            dh, dskip = concat.backward(s_cat, dh)
+            dskips.append(dskip)
+        dh = run(self.mid, s_mid, dh)
+        for chain, s in zip(reversed(self.down), reversed(s_down)):
+            dh = run(chain, s, dh + dskips.pop())
+        dx = self.conv_in.backward(s_in, dh + dskips.pop(), grad)
+        self.conditioning.backward(s_emb, demb, grad)
+        return dx

@@ -1,0 +1,99 @@
+"""Layers: one op, its parameters, and where their gradients go.
+
+    y, saved = layer.forward(theta, x)
+    dx = layer.backward(saved, dy, grad)      # adds dw, db into grad under the handles of w, b
+
+A layer is made on a Layout, which names its parameters, and holds handles only: student, teacher
+and EMA target are one layer object and three thetas.
+"""
+from dataclasses import dataclass
+
+from ..ops import conv2d, embedding, group_norm, linear
+from ..params import Handle
+from . import init
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x w + b over the last axis."""
+
+    w: Handle
+    b: Handle
+
+    @classmethod
+    def make(cls, layout, name, c, d, w_init=init.fan_average):
+        return cls(layout.add(f"{name}.w", (c, d), w_init), layout.add(f"{name}.b", (d,), init.zeros))
+
+    def forward(self, theta, x):
+        return linear.forward(x, theta[self.w], theta[self.b])
+
+    def backward(self, saved, dy, grad):
+        dx, dw, db = linear.backward(saved, dy)
+        grad[self.w] += dw
+        grad[self.b] += db
+        return dx
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """y = x * w + b: a k x k convolution of (n, h, w, c)."""
+
+    w: Handle
+    b: Handle
+    stride: int = 1
+    pad: str = "same"
+
+    @classmethod
+    def make(cls, layout, name, k, c, d, stride=1, pad="same", w_init=init.fan_average):
+        return cls(layout.add(f"{name}.w", (k, k, c, d), w_init), layout.add(f"{name}.b", (d,), init.zeros),
+                   stride, pad)
+
+    def forward(self, theta, x):
+        return conv2d.forward(x, theta[self.w], theta[self.b], stride=self.stride, pad=self.pad)
+
+    def backward(self, saved, dy, grad):
+        dx, dw, db = conv2d.backward(saved, dy)
+        grad[self.w] += dw
+        grad[self.b] += db
+        return dx
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """y = gamma xhat + beta, normalised per image and group of channels."""
+
+    gamma: Handle
+    beta: Handle
+    groups: int
+    eps: float
+
+    @classmethod
+    def make(cls, layout, name, c, groups, eps):
+        return cls(layout.add(f"{name}.gamma", (c,), init.ones), layout.add(f"{name}.beta", (c,), init.zeros),
+                   groups, eps)
+
+    def forward(self, theta, x):
+        return group_norm.forward(x, theta[self.gamma], theta[self.beta], groups=self.groups, eps=self.eps)
+
+    def backward(self, saved, dy, grad):
+        dx, dgamma, dbeta = group_norm.backward(saved, dy)
+        grad[self.gamma] += dgamma
+        grad[self.beta] += dbeta
+        return dx
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """y[n] = table[labels[n]]."""
+
+    table: Handle
+
+    @classmethod
+    def make(cls, layout, name, rows, c, w_init):
+        return cls(layout.add(f"{name}.table", (rows, c), w_init))
+
+    def forward(self, theta, labels):
+        return embedding.forward(theta[self.table], labels)
+
+    def backward(self, saved, dy, grad):
+        grad[self.table] += embedding.backward(saved, dy)
