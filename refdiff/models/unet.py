@@ -1,4 +1,4 @@
-"""The U-Net of DDPM [DDPM app. B] and of ADM, by switches, with its backward in mirror order.
+"""The U-Net of DDPM [DDPM sec. B] and of ADM, by switches, with its backward in mirror order.
 
     F, saved = unet.forward(theta, x, c_noise, labels, masks)
     dx = unet.backward(saved, dF, grad)

@@ -17,7 +17,7 @@ from .. import backend
 from .op import Op, wanted
 
 PADS = {"same": lambda k: (k // 2, k // 2),       # k//2 on both sides
-        "ddpm": lambda k: (0, k // 2)}            # (0,1,0,1) for k = 3, stride 2: TensorFlow's SAME [CONVENTIONS C30]
+        "ddpm": lambda k: (0, k // 2)}            # (0,1,0,1) for k = 3, stride 2: TensorFlow's SAME
 
 
 def pad_image(x, top, bottom, left, right):

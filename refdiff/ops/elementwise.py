@@ -20,7 +20,7 @@ def sigmoid(x):
 # ---- SiLU: y = x sigma(x);  y' = sigma + x sigma (1 - sigma) = sigma + y (1 - sigma)
 
 def silu_forward(x):
-    """y = x sigma(x), any shape [GELU sec. 2, there as the sigmoid linear unit]."""
+    """y = x sigma(x), any shape [GELU sec. 2; there SiLU]."""
     s = sigmoid(x)
     return x * s, (x, s)
 

@@ -49,7 +49,7 @@ mse = Op("mse", mse_forward, mse_backward, mse_jvp,
 # ---- pseudo-Huber: L = mean_n w_n (sqrt(|pred - target|^2 + c^2) - c), the norm over the whole row
 
 def pseudo_huber_forward(pred, target, weight, c=0.03):
-    """L = (1/n) sum_n w_n (sqrt(|r_n|_2^2 + c^2) - c), r = pred - target [ICT eq. 6].
+    """L = (1/n) sum_n w_n (sqrt(|r_n|_2^2 + c^2) - c), r = pred - target [ICT sec. 3.3].
 
     Between the square (|r| << c) and the norm (|r| >> c). The difference is written
     |r|^2/(sqrt(|r|^2 + c^2) + c), which does not cancel for small r.

@@ -27,7 +27,7 @@ def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):
     """y = gamma (x - mu)/sqrt(var + eps) + beta, mu and var per image and group of channels [GN eq. 1].
 
     x (n,h,w,c) with c divisible by groups; var is the biased variance. Published networks use
-    eps = 1e-6 or 1e-5 [CONVENTIONS C28].
+    eps = 1e-6 or 1e-5.
     """
     xp = backend.of(x=x, gamma=gamma, beta=beta)
     n, h, w, c = x.shape

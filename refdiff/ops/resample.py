@@ -85,7 +85,7 @@ def sinusoid_forward(t, width=64, order="sin_cos", denominator="half-1", period=
     """y[n] = [sin(t f), cos(t f)], f_k = period^(-k/denominator), k = 0..half-1, half = width/2.
 
     t (n,) in any unit. DDPM, score SDE and DDIM: order "sin_cos", denominator "half-1"; OpenAI's, DiT
-    and latent diffusion: "cos_sin", "half" [CONVENTIONS C26]. Frequencies are built in float64.
+    and latent diffusion: "cos_sin", "half". Frequencies are built in float64.
     """
     xp = backend.of(t=t)
     half = width // 2
