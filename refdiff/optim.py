@@ -40,13 +40,13 @@ class AdamState:
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay; with weight_decay = 0, Adam (Kingma & Ba 2015, alg. 1).
+    """Adam with decoupled weight decay; with weight_decay = 0, Adam. [ADAM alg. 1]
 
         m <- beta1 m + (1 - beta1) g             mhat = m / (1 - beta1^t)
         v <- beta2 v + (1 - beta2) g^2           vhat = v / (1 - beta2^t)          t = 1, 2, ...
         theta <- theta - lr_t mhat / (sqrt(vhat) + eps) - d_t theta
 
-    (Loshchilov & Hutter 2019, alg. 2, where lr_t = eta_t lr). Its decay is d_t = eta_t weight_decay: changing lr does
+    [ADAMW alg. 2], where lr_t = eta_t lr. Its decay is d_t = eta_t weight_decay: changing lr does
     not change it. Most frameworks use d_t = lr_t weight_decay instead; ask for that by decay="rate".
 
     lr: the schedule's peak, > 0; beta1, beta2 in [0, 1); eps > 0, in the gradient's unit; weight_decay >= 0.
@@ -96,7 +96,7 @@ class AdamW:
 
 
 def learning_rate(step, steps, peak, warmup=0, floor=0.):
-    """The rate of update number `step` (from 0): linear warm-up, then half a cosine (Loshchilov & Hutter 2017, eq. 5).
+    """The rate of update number `step` (from 0): linear warm-up, then half a cosine. [SGDR eq. 5]
 
         step < warmup:   peak (step + 1) / warmup
         after:           floor + (peak - floor) (1 + cos(pi s)) / 2,     s = (step - warmup) / (steps - warmup)
@@ -118,7 +118,7 @@ def learning_rate(step, steps, peak, warmup=0, floor=0.):
 
 
 def clip_by_global_norm(grad, max_norm=math.inf):
-    """grad <- grad min(1, max_norm / |grad|), in place; returns |grad| as it was (Pascanu et al. 2013, alg. 1).
+    """grad <- grad min(1, max_norm / |grad|), in place; returns |grad| as it was. [PASCANU alg. 1]
 
     The norm is summed in float64. One that is NaN or infinite is returned and grad left alone: no factor mends such a
     gradient, and the caller has to see it. max_norm > 0; inf only measures. Raises ValueError otherwise.

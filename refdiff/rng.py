@@ -4,8 +4,8 @@
     eps = key.fold("train", step, "eps").normal((n, 8, 8, 1))
 
 There is no hidden state to save or to share: two runs, two threads or two backends that name the
-same draw get the same numbers. The name is hashed to the 128-bit key of Philox-4x64 [Salmon et al.
-2011]; the numbers are made on the host, so that a GPU gets the very same bits, and moved to where
+same draw get the same numbers. The name is hashed to the 128-bit key of Philox-4x64 [PHILOX]; the
+numbers are made on the host, so that a GPU gets the very same bits, and moved to where
 the backend makes new arrays.
 """
 import hashlib

@@ -3,7 +3,7 @@
     d^2 = |m_a - m_b|^2 + tr C_a + tr C_b - 2 tr (C_a^1/2 C_b C_a^1/2)^1/2
 
 is the squared 2-Wasserstein distance between N(m_a, C_a) and N(m_b, C_b) (Dowson & Landau 1982), and, as in
-the FID of Heusel et al. 2017, d^2 itself is the number reported. It is biased upwards by sampling: compare
+FID, d^2 itself is the number reported. It is biased upwards by sampling: compare
 only at equal n, and beside the floors (floors.py).
 """
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def _root(cov):
 
 
 def distance(a, b):
-    """The squared Frechet distance of two feature sets (n, ...), or of two Moments; a float >= 0.
+    """The squared Frechet distance of two feature sets (n, ...), or of two Moments; a float >= 0. [FID eq. 6]
 
     The trace of the square root is the sum of the singular values of C_a^1/2 C_b^1/2, which stays real and
     accurate where the covariances have no inverse (n <= d, or features that are constant).

@@ -33,7 +33,7 @@ def coverage(points, centres, radius):
 
 
 def precision_recall(real, samples, k=3):
-    """(precision, recall) of Kynkaanniemi et al. 2019, section 2: a set is the union of its k-NN balls.
+    """(precision, recall): a set is the union of the balls that reach its points' k-th neighbours. [PR sec. 2]
 
     precision  share of samples inside the real set;  recall  share of real images inside the samples' set
     """

@@ -24,7 +24,7 @@ def pixel_mean(x, groups):
 
 
 def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):
-    """y = gamma (x - mu)/sqrt(var + eps) + beta, mu and var per image and group of channels [GN eq. 1].
+    """y = gamma (x - mu)/sqrt(var + eps) + beta, mu and var per image and group of channels [GN eq. 1, 2, 6, 7].
 
     x (n,h,w,c) with c divisible by groups; var is the biased variance. Published networks use
     eps = 1e-6 or 1e-5.
