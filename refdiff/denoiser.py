@@ -1,0 +1,151 @@
+"""Network + parameterisation -> denoiser: the one place where networks and the process meet.
+
+    D(x; level) = c_skip x + c_out F(c_in x, c_noise)
+
+A network trained on one family (alpha, sigma) is a denoiser for every other: x/alpha has the noise
+level sigma/alpha, and that is all that matters. "F" is EDM's; "eps", "x0" and "v" networks look at
+the variance-preserving x/sqrt(alpha^2 + sigma^2) and at the schedule's time of that signal-to-noise
+ratio, which at the schedule's own levels is t itself.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import backend
+from .parallel import slices
+from .process.level import Level, expand, ve
+from .process.parameterization import PRECONDITIONINGS, Prediction
+from .process.schedules import SCHEDULES
+
+# F's target is a x_0 + b eps: (a, b) for a variance-preserving level, and for EDM's at (1, sigma).
+TARGETS = {"eps": lambda level: (0 * level.alpha, 0 * level.alpha + 1),
+           "x0": lambda level: (0 * level.alpha + 1, 0 * level.alpha),
+           "v": lambda level: (-level.sigma, level.alpha)}
+
+WEIGHTINGS = ("simple", "edm")
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """What the network predicts and at which noise levels it is trained."""
+
+    prediction: str = "F"           # "F" (EDM), "eps", "x0" or "v"
+    process: str = "edm"            # "edm": ln sigma ~ N(P_mean, P_std^2); or a discrete schedule, t uniform in 1..T
+    T: int = 1000
+    sigma_data: float = 0.5         # standard deviation of the data
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+    def __post_init__(self):
+        if self.prediction not in PRECONDITIONINGS:
+            raise ValueError(f"prediction is {self.prediction!r}, wanted one of {', '.join(PRECONDITIONINGS)}")
+        if self.process not in ("edm", *SCHEDULES):
+            raise ValueError(f"process is {self.process!r}, wanted one of edm, {', '.join(SCHEDULES)}")
+        if self.process == "edm" and self.prediction != "F":
+            raise ValueError(f"prediction {self.prediction!r} is told the time t of a discrete schedule, and process "
+                             f"'edm' has none; use process {' or '.join(SCHEDULES)}, or prediction 'F'")
+        if not (self.sigma_data > 0 and self.P_std > 0):
+            raise ValueError(f"sigma_data is {self.sigma_data} and P_std {self.P_std}, wanted numbers > 0")
+
+
+class Denoiser:
+    """A network under a DenoiserConfig. Like the network it holds no values: theta is an argument."""
+
+    def __init__(self, network, config):
+        self.network, self.config = network, config
+        self.schedule = None if config.process == "edm" else SCHEDULES[config.process](config.T)
+
+    def draw_levels(self, key, n):
+        """n noise levels to train at: ln sigma ~ N(P_mean, P_std^2) [EDM table 1], or t uniform in 1..T [DDPM alg. 1]."""
+        if self.schedule is None:
+            config = self.config
+            return ve(np.exp(config.P_mean + config.P_std * backend.to_host(key.normal(n))))
+        return self.schedule.level(backend.to_host(key.integers(1, self.schedule.T + 1, n)))
+
+    def own_level(self, level):
+        """(level', factor): the level the network knows, and x' = factor x, the same point on that level.
+
+        Raises ValueError where the network was not trained: outside the schedule's noise levels.
+        """
+        if self.config.prediction == "F":
+            return level, 1.0
+        norm = np.hypot(level.alpha, level.sigma)
+        lam, table = level.lam, -self.schedule.log_snr[1:] / 2              # -lambda_t, increasing in t
+        if np.min(-lam) < table[0] - 1e-9 or np.max(-lam) > table[-1] + 1e-9:
+            raise ValueError(f"the network was trained on sigma/alpha from {np.exp(table[0]):.6g} to "
+                             f"{np.exp(table[-1]):.6g} and is asked at {np.exp(-np.asarray(lam)).tolist()}; "
+                             "sample on levels within that range")
+        t = np.interp(-lam, table, np.arange(1.0, self.schedule.T + 1))
+        return Level(t, level.alpha / norm, level.sigma / norm), 1 / norm
+
+    def precondition(self, level):
+        """(c_skip, c_out, c_in, c_noise) at a level [EDM eq. 7]."""
+        own, factor = self.own_level(level)
+        options = {"sigma_data": self.config.sigma_data} if self.config.prediction == "F" else {}
+        c_skip, c_out, c_in, c_noise = PRECONDITIONINGS[self.config.prediction](own, **options)
+        return c_skip * factor, c_out, c_in * factor, c_noise
+
+    def target(self, x0, eps, level):
+        """What F should be: (x_0 - c_skip x_t)/c_out, written without its cancellation [EDM eq. 8].
+
+        eps: eps;  x0: x_0;  v: alpha eps - sigma x_0;
+        F: (sigma x_0/sigma_data - alpha sigma_data eps)/sqrt(sigma^2 + alpha^2 sigma_data^2).
+        """
+        if self.config.prediction == "F":
+            s = self.config.sigma_data
+            norm = np.sqrt(level.sigma ** 2 + level.alpha ** 2 * s ** 2)
+            a, b = level.sigma / (s * norm), -level.alpha * s / norm
+        else:
+            a, b = TARGETS[self.config.prediction](self.own_level(level)[0])
+        return expand(a, x0) * x0 + expand(b, x0) * eps
+
+    def weight(self, weighting, level):
+        """The weight of |F - target|^2, in float64: that of |D - x_0|^2 times c_out^2.
+
+        "simple": |eps_hat - eps|^2, whatever F predicts; SNR |D - x_0|^2 [DDPM eq. 14].
+        "edm": (sigma^2 + sigma_data^2)/(sigma sigma_data)^2 |D - x_0|^2 with sigma/alpha for sigma; 1 for F [EDM table 1].
+        """
+        c_out = self.precondition(level)[1]
+        if weighting == "simple":
+            return level.snr * c_out ** 2
+        if weighting == "edm":
+            return (level.ratio ** -2 + self.config.sigma_data ** -2) * c_out ** 2
+        raise ValueError(f"weighting is {weighting!r}, wanted one of {', '.join(WEIGHTINGS)}")
+
+    def evaluate(self, theta, x, level, labels=None, masks=None):
+        """F(c_in x, c_noise) and what the backward needs; level a number for all rows or an array per row."""
+        _, _, c_in, c_noise = self.precondition(level)
+        xp = backend.of(theta=theta.flat, x=x)
+        c_noise = xp.zeros(len(x), x.dtype) + xp.asarray(c_noise, dtype=x.dtype)
+        return self.network.forward(theta, expand(c_in, x) * x, c_noise, labels, masks)
+
+    def forward(self, theta, x, level, labels=None, masks=None):
+        """D = c_skip x + c_out F, the denoised x [EDM eq. 7]."""
+        F, s_net = self.evaluate(theta, x, level, labels, masks)
+        c_skip, c_out, c_in, _ = (expand(c, x) for c in self.precondition(level))
+        return c_skip * x + c_out * F, (s_net, c_skip, c_out, c_in)
+
+    def backward(self, saved, dD, grad):
+        """Adds d<D, dD>/dtheta into grad; returns dx = c_skip dD + c_in dF_x, dF = c_out dD."""
+        s_net, c_skip, c_out, c_in = saved
+        return c_skip * dD + c_in * self.network.backward(s_net, c_out * dD, grad)
+
+    def bind(self, theta, labels=None, workers=None, rows=64):
+        """The denoiser of samplers, (x, level) -> Prediction: theta and labels (n,) fixed, `rows` rows at a time.
+
+        The network runs in theta's dtype; the prediction comes back in x's, so that a sampler's state stays float64.
+        """
+        run = workers.map if workers else map
+        threads = workers.threads if workers else 1
+
+        def denoise(x, level):
+            c_skip, c_out, _, _ = (expand(c, x) for c in self.precondition(level))
+            small = x.astype(theta.flat.dtype, copy=False)
+
+            def part(row):
+                return self.evaluate(theta, small[row], level.rows(row), None if labels is None else labels[row])[0]
+            parts = slices(len(x), max(threads, -(-len(x) // rows)))
+            F = backend.of(x=x).concatenate(list(run(part, parts))).astype(x.dtype, copy=False)
+            return Prediction("x0", c_skip * x + c_out * F, x, level)
+
+        return denoise
