@@ -20,8 +20,8 @@ from .layers import Conv2d, GroupNorm, Linear
 class ResBlock:
     """x -> shortcut(x) + conv2(drop(SiLU(norm2(conv1(SiLU(norm1(x))) <- emb)))).
 
-    "<- emb" is + W emb (the DDPM's) or norm2(h) (1 + scale) + shift with (scale, shift) = W emb (ADM's
-    scale_shift). resample "down" (average 2x2) or "up" (nearest x2) acts on both branches before conv1.
+    "<- emb" is + W emb (the DDPM's) or norm2(h) (1 + scale) + shift with (scale, shift) = W emb (scale_shift
+    [ADM sec. 3.1]). resample "down" (average 2x2) or "up" (nearest x2) acts on both branches before conv1.
     """
 
     norm1: GroupNorm
