@@ -1,0 +1,21 @@
+"""Maps from denoisers to denoisers. A denoiser is any callable (x, level) -> Prediction."""
+from .. import backend
+from .parameterization import Prediction
+
+
+def in_batches(denoiser, rows):
+    """The same denoiser, evaluated on at most `rows` rows of x at a time, so that memory stays bounded."""
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise ValueError(f"in_batches: rows is {rows!r}, wanted an integer >= 1")
+
+    def batched(x, level):
+        if len(x) <= rows:
+            return denoiser(x, level)
+        slices = [slice(i, i + rows) for i in range(0, len(x), rows)]
+        parts = [denoiser(x[rows_], level.rows(rows_)) for rows_ in slices]
+        kinds = {part.kind for part in parts}
+        if len(kinds) != 1:
+            raise ValueError(f"in_batches: the denoiser returned predictions of kinds {sorted(kinds)}, wanted one kind")
+        return Prediction(parts[0].kind, backend.of(x=x).concatenate([part.value for part in parts]), x, level)
+
+    return batched

@@ -1,0 +1,221 @@
+"""Predictions and preconditionings against the definition of each kind, solved at 50 digits."""
+import math
+
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refdiff.process.level import Level, ve
+from refdiff.process.parameterization import KINDS, PRECONDITIONINGS, LimitError, Prediction
+from refdiff.process.parameterization import precondition_eps, precondition_F, precondition_v, precondition_x0
+
+U = 2.0 ** -53
+
+
+def definition(kind, alpha, sigma):
+    """(p, q) with kind = p x0 + q eps."""
+    return {"eps": (0, 1), "x0": (1, 0), "v": (-sigma, alpha), "score": (0, -1 / sigma if sigma else None),
+            "velocity": (-1, 1)}[kind]
+
+
+def solve(kind, target, value, x, alpha, sigma):
+    """The target as the definitions determine it from (x, value), and the sum of the magnitudes that enter it."""
+    alpha, sigma, value, x = (mp.mpf(v) for v in (alpha, sigma, value, x))
+    (p, q), (r, s) = definition(kind, alpha, sigma), definition(target, alpha, sigma)
+    det = alpha * q - sigma * p
+    x0, eps = (q * x - sigma * value) / det, (alpha * value - p * x) / det
+    size = (abs(r) * (abs(q * x) + abs(sigma * value)) + abs(s) * (abs(alpha * value) + abs(p * x))) / abs(det)
+    return r * x0 + s * eps, size
+
+
+def gain(kind, target, alpha, sigma):
+    """|d target/d kind| at fixed x."""
+    return abs(float(solve(kind, target, 1, 0, alpha, sigma)[0]))
+
+
+def level_at(family, log_snr):
+    ratio = math.exp(-log_snr / 2)
+    if family == "vp":
+        return Level(1, 1 / math.hypot(1, ratio), ratio / math.hypot(1, ratio))
+    return ve(ratio) if family == "ve" else Level(1, 1 / (1 + ratio), ratio / (1 + ratio))
+
+
+log_snrs = st.floats(math.log(1e-9), math.log(1e9))
+families = st.sampled_from(["vp", "ve", "flow"])
+
+
+@given(st.sampled_from(KINDS), st.sampled_from(KINDS), families, log_snrs, st.floats(-3, 3), st.floats(-3, 3))
+def test_every_kind_from_every_kind_is_its_definition(kind, target, family, log_snr, x0, eps):
+    level = level_at(family, log_snr)
+    alpha, sigma = level.alpha, level.sigma
+    p, q = definition(kind, alpha, sigma)
+    x, value = alpha * x0 + sigma * eps, p * x0 + q * eps
+    got = getattr(Prediction(kind, np.array([[value]]), np.array([[x]]), level), target)[0, 0]
+    with mp.workdps(50):
+        exact, size = solve(kind, target, value, x, alpha, sigma)
+    assert abs(got - float(exact)) <= 12 * U * float(size)          # at most a dozen roundings, each of a summand
+
+
+@given(st.sampled_from(KINDS), st.sampled_from(KINDS), families, log_snrs, st.floats(-3, 3), st.floats(-3, 3))
+def test_round_trips_lose_what_the_condition_number_says(kind, other, family, log_snr, x0, eps):
+    level = level_at(family, log_snr)
+    p, q = definition(kind, level.alpha, level.sigma)
+    x, value = np.array([[level.alpha * x0 + level.sigma * eps]]), np.array([[p * x0 + q * eps]])
+    there = getattr(Prediction(kind, value, x, level), other)
+    back = getattr(Prediction(other, there, x, level), kind)
+    with mp.workdps(50):
+        away = float(solve(kind, other, value[0, 0], x[0, 0], level.alpha, level.sigma)[1])
+        home = float(solve(other, kind, there[0, 0], x[0, 0], level.alpha, level.sigma)[1])
+        bound = 12 * U * (gain(other, kind, level.alpha, level.sigma) * away + home)
+    assert abs(back - value)[0, 0] <= bound
+    if kind == other:
+        assert back is value
+
+
+@pytest.mark.parametrize("kind, clean, pure", [        # what is finite at sigma = 0 and at alpha = 0
+    ("eps", {"eps", "x0", "v", "velocity"}, {"eps", "score"}),
+    ("x0", {"x0"}, {"x0", "eps", "v", "score", "velocity"}),
+    ("v", {"eps", "x0", "v", "velocity"}, {"eps", "x0", "v", "score", "velocity"}),
+    ("score", {"score", "eps", "x0", "v", "velocity"}, {"score", "eps"}),
+    ("velocity", {"eps", "x0", "v", "velocity"}, {"eps", "x0", "v", "score", "velocity"})])
+def test_ends_of_the_schedule_are_exact_or_refused(kind, clean, pure):
+    for level, finite in ((Level(0, .5, 0.), clean), (Level(9, 0., 2.), pure)):
+        for rows in (False, True):
+            if rows:
+                level = Level(np.array([level.t]), np.array([level.alpha]), np.array([level.sigma]))
+            x0, eps = .7, (0. if kind == "score" and finite is clean else -1.3)   # score gives eps = -sigma score
+            sigma, alpha = float(np.ravel(level.sigma)[0]), float(np.ravel(level.alpha)[0])
+            p, q = definition(kind, alpha, sigma)
+            value = .4 if q is None else p * x0 + q * eps
+            x = np.array([[alpha * x0 + sigma * eps]])
+            prediction = Prediction(kind, np.array([[value]]), x, level)
+            for target in KINDS:
+                if target not in finite:
+                    with pytest.raises(LimitError, match=f"{kind} .* = 0"):
+                        getattr(prediction, target)
+                    continue
+                r, s = definition(target, alpha, sigma)
+                exact = value if target == kind else r * x0 + s * eps
+                assert getattr(prediction, target)[0, 0] == pytest.approx(exact, abs=4 * U)
+
+
+def test_rows_have_their_own_level():
+    rng = np.random.default_rng(3)
+    x, value = rng.standard_normal((2, 4, 3, 3, 1))
+    angle = np.array([.1, .5, 1.1, 1.5])
+    level = Level(angle, np.cos(angle), np.sin(angle))
+    for kind in KINDS:
+        for target in KINDS:
+            rows = getattr(Prediction(kind, value, x, level), target)
+            for i in range(4):
+                one = Level(angle[i], level.alpha[i], level.sigma[i])
+                alone = getattr(Prediction(kind, value[i:i + 1], x[i:i + 1], one), target)
+                np.testing.assert_allclose(rows[i:i + 1], alone, rtol=1e-13)
+
+
+@pytest.mark.parametrize("level", [Level(1, .8, .6), Level(np.ones(2), np.full(2, .8), np.full(2, .6))])
+def test_dtype_is_kept(level):
+    x = np.ones((2, 3), np.float32)
+    for kind in KINDS:
+        for target in KINDS:
+            assert getattr(Prediction(kind, x, x, level), target).dtype == np.float32
+            assert getattr(Prediction(kind, x, x.astype(np.float64), level), "x0").dtype == (
+                np.float32 if kind == "x0" else np.float64)
+
+
+def test_predictions_of_the_wrong_kind_or_shape_are_refused():
+    x = np.ones((2, 3))
+    with pytest.raises(ValueError, match="kind is 'noise', wanted one of eps"):
+        Prediction("noise", x, x, ve(1.))
+    with pytest.raises(ValueError, match=r"\(2, 1\) but x has \(2, 3\)"):
+        Prediction("eps", x[:, :1], x, ve(1.))
+
+
+# ---- preconditionings
+
+def unit(level, sigma_data, rows):
+    """x, x0 and the sign-free statistics of data of variance sigma_data^2 at a level."""
+    rng = np.random.default_rng(11)
+    x0, eps = sigma_data * rng.standard_normal(rows), rng.standard_normal(rows)
+    return level.alpha * x0 + level.sigma * eps, x0, eps
+
+
+@given(families, log_snrs)
+def test_a_perfect_network_of_each_kind_gives_back_x0(family, log_snr):
+    """F := the kind itself: D = c_skip x + c_out F is x0, to the rounding of its two terms."""
+    level = level_at(family, log_snr)
+    x, x0, eps = unit(level, 1.0, 5)
+    perfect = {precondition_eps: eps, precondition_x0: x0, precondition_v: level.alpha * eps - level.sigma * x0}
+    for precondition, F in perfect.items():
+        c_skip, c_out, c_in, _ = precondition(level)
+        size = np.abs(c_skip * x) + np.abs(c_out * F)
+        assert np.all(np.abs(c_skip * x + c_out * F - x0) <= 12 * U * (size + np.abs(x0))) and c_in == 1
+
+
+@given(families, log_snrs, st.floats(.1, 3))
+def test_F_has_unit_input_and_unit_uncorrelated_target(family, log_snr, sigma_data):
+    """EDM's requirements in exact moments: Var(c_in x) = 1, Var(target) = 1, Cov(target, x) = 0."""
+    level = level_at(family, log_snr)
+    c_skip, c_out, c_in, c_noise = precondition_F(level, sigma_data)
+    a, s, d2 = level.alpha, level.sigma, sigma_data ** 2
+    assert c_in ** 2 * (a * a * d2 + s * s) == pytest.approx(1, rel=1e-13)
+    # target F = (x0 - c_skip x)/c_out; its x0 part is (1 - c_skip a)/c_out, which is s^2/(norm c_out)
+    on_x0, on_eps = s * s / (s * s + a * a * d2) / c_out, -c_skip * s / c_out
+    assert on_x0 ** 2 * d2 + on_eps ** 2 == pytest.approx(1, rel=1e-12)
+    assert on_x0 * a * d2 + on_eps * s == pytest.approx(0, abs=1e-13 * (on_x0 * a * d2 + 1e-300) + 1e-300)
+    assert c_skip * a + on_x0 * c_out == pytest.approx(1, rel=1e-13)
+    assert c_noise == pytest.approx(-log_snr / 8, rel=1e-13, abs=1e-15)
+
+
+def test_F_on_the_variance_exploding_family_is_EDMs_table():
+    sigma, d = 1.7, .5
+    c = precondition_F(ve(sigma), d)
+    assert c.c_skip == pytest.approx(d ** 2 / (sigma ** 2 + d ** 2), rel=4 * U)
+    assert c.c_out == pytest.approx(sigma * d / math.sqrt(sigma ** 2 + d ** 2), rel=4 * U)
+    assert c.c_in == pytest.approx(1 / math.sqrt(sigma ** 2 + d ** 2), rel=4 * U)
+    assert c.c_noise == pytest.approx(math.log(sigma) / 4, rel=4 * U)
+
+
+def test_F_is_the_same_network_in_every_family():
+    """F sees the same input and label for x of VP and x/alpha of VE, and D agrees."""
+    vp = Level(3, .8, .6)
+    c, e = precondition_F(vp, .5), precondition_F(ve(.75), .5)
+    x = 1.3
+    assert c.c_in * x == pytest.approx(e.c_in * x / .8) and c.c_noise == pytest.approx(e.c_noise)
+    assert c.c_skip * x == pytest.approx(e.c_skip * x / .8) and c.c_out == pytest.approx(e.c_out)
+
+
+def test_the_label_is_a_named_choice():
+    for precondition in (precondition_eps, precondition_x0, precondition_v):
+        assert precondition(Level(7, .8, .6)).c_noise == 7
+        assert precondition(Level(7, .8, .6), label="t-1").c_noise == 6
+        rows = Level(np.array([1, 7]), np.full(2, .8), np.full(2, .6))
+        assert precondition(rows, label="t-1").c_noise.tolist() == [0, 6]
+        with pytest.raises(ValueError, match="t < 1"):
+            precondition(Level(0, 1., 0.), label="t-1")
+        with pytest.raises(ValueError, match="wanted one of t, t-1"):
+            precondition(Level(1, .8, .6), label="index")
+
+
+def test_preconditionings_of_rows_are_rows():
+    angle = np.array([.2, .9])
+    rows = Level(angle, np.cos(angle), np.sin(angle))
+    for precondition in PRECONDITIONINGS.values():
+        table = precondition(rows)
+        for i in range(2):
+            one = precondition(Level(angle[i], rows.alpha[i], rows.sigma[i]))
+            np.testing.assert_allclose([c[i] for c in table], one, rtol=1e-14)
+
+
+def test_preconditioning_is_refused_where_it_has_no_limit():
+    pure, clean = Level(9, 0., 1.), Level(0, 1., 0.)
+    with pytest.raises(LimitError, match="alpha = 0.*use 'v'"):
+        precondition_eps(pure)
+    for level, name in ((pure, "alpha"), (clean, "sigma")):
+        with pytest.raises(LimitError, match=f"{name} = 0: c_noise"):
+            precondition_F(level)
+    assert precondition_v(pure)[:2] == (0, -1) and precondition_v(clean)[:2] == (1, 0)
+    with pytest.raises(ValueError, match="sigma_data is 0"):
+        precondition_F(ve(1.), 0)
