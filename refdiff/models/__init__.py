@@ -1,1 +1,5 @@
-"""Networks F(theta, x, c_noise, labels): the U-Net and a small MLP for 2-D data, under one contract."""
+"""Networks F(theta, x, c_noise, labels): the U-Net and a small MLP for points, under one contract."""
+from .mlp import MLP, MLPConfig
+from .unet import UNet, UNetConfig
+
+NETWORKS = {"unet": (UNet, UNetConfig), "mlp": (MLP, MLPConfig)}

@@ -46,6 +46,8 @@ class UNetConfig:
     time_scale: float = 1.0             # the embedding sees time_scale c_noise
 
     def __post_init__(self):
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))     # lists from JSON
+        object.__setattr__(self, "attention", tuple(self.attention))
         size = self.image_size
         for name in ("image_size", "in_channels", "out_channels", "channels", "blocks", "heads", "groups"):
             if getattr(self, name) < 1:

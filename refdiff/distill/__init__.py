@@ -1,0 +1,1 @@
+"""Distillation: a student that needs a few steps where its teacher needs many."""
