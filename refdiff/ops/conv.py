@@ -14,21 +14,17 @@ entries, so that u[s p] = dy[p]. Then, with r a pixel of x and i' = k-1-i,
 so one gathering of u serves both gradients.
 """
 from .. import backend
-from .op import Op, wanted
+from .op import Op, sum_rows, wanted
 
 PADS = {"same": lambda k: (k // 2, k // 2),       # k//2 on both sides
         "ddpm": lambda k: (0, k // 2)}            # (0,1,0,1) for k = 3, stride 2: TensorFlow's SAME
 
 
 def pad_image(x, top, bottom, left, right):
-    """x[n,h,w,c] with rows and columns of zeros added; negative amounts crop."""
-    n, h, w, c = x.shape
+    """x[n,h,w,c] with rows and columns of zeros added."""
     if not (top or bottom or left or right):
         return x
-    if min(top, bottom, left, right) < 0:
-        x = x[:, max(-top, 0):h - max(-bottom, 0), max(-left, 0):w - max(-right, 0)]
-        top, bottom, left, right = (max(v, 0) for v in (top, bottom, left, right))
-        n, h, w, c = x.shape
+    n, h, w, c = x.shape
     out = backend.of(x=x).zeros((n, h + top + bottom, w + left + right, c), x.dtype)
     out[:, top:top + h, left:left + w] = x
     return out
@@ -89,7 +85,7 @@ def conv2d_backward(saved, dy):
     w_flip = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(k * k * d, c)
     dx = (rows @ w_flip).reshape(x.shape)
     dw = (rows.T @ x.reshape(-1, c)).reshape(k, k, d, c)[::-1, ::-1].transpose(0, 1, 3, 2)
-    return dx, dw, dy.sum((0, 1, 2))
+    return dx, dw, sum_rows(dy)
 
 
 def spread(dy, stride):

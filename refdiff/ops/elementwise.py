@@ -6,7 +6,7 @@ derivative and judges the two written beside it.
 import math
 
 from .. import backend
-from .op import Op, wanted
+from .op import Op, sum_pixels, wanted
 
 
 def sigmoid(x):
@@ -165,7 +165,7 @@ def shift_forward(x, shift):
 
 def shift_backward(saved, dy):
     """dx = dy;  dshift = sum_hw dy."""
-    return dy, dy.sum((1, 2))
+    return dy, sum_pixels(dy)
 
 
 def shift_jvp(saved, xdot, shiftdot):
@@ -191,7 +191,7 @@ def scale_shift_forward(x, scale, shift):
 def scale_shift_backward(saved, dy):
     """dx = dy (1 + scale);  dscale = sum_hw dy x;  dshift = sum_hw dy."""
     x, gain = saved
-    return dy * gain, (dy * x).sum((1, 2)), dy.sum((1, 2))
+    return dy * gain, sum_pixels(dy * x), sum_pixels(dy)
 
 
 def scale_shift_jvp(saved, xdot, scaledot, shiftdot):

@@ -1,6 +1,6 @@
 """Linear maps of the channel axis, and the lookup table."""
 from .. import backend
-from .op import Op, wanted
+from .op import Op, sum_rows, wanted
 
 
 # ---- linear: y = x w + b over the last axis
@@ -21,7 +21,7 @@ def linear_backward(saved, dy):
     """dx = dy w^T;  dw = x^T dy, summed over every axis but the last;  db = sum dy."""
     x, w = saved
     rows = dy.reshape(-1, dy.shape[-1])
-    return dy @ w.T, x.reshape(-1, x.shape[-1]).T @ rows, rows.sum(0)
+    return dy @ w.T, x.reshape(-1, x.shape[-1]).T @ rows, sum_rows(rows)
 
 
 def linear_jvp(saved, xdot, wdot, bdot):

@@ -6,7 +6,7 @@ With g = gamma dy, the transpose removes from g what mu and s would have absorbe
     dx = (g - mean(g) - xhat mean(g xhat))/s
 """
 from .. import backend
-from .op import Op, wanted
+from .op import Op, sum_rows, wanted
 
 
 # ---- GroupNorm: the set is all pixels of a group of channels, per image
@@ -49,8 +49,8 @@ def group_norm_backward(saved, dy):
     xhat, rs, gamma, groups = saved
     n, hw, c = xhat.shape
     shape, dy = dy.shape, dy.reshape(n, hw, c)
-    dgamma = (dy * xhat).sum((0, 1))
-    dbeta = dy.sum((0, 1))
+    dgamma = sum_rows(dy * xhat)
+    dbeta = sum_rows(dy)
     dx = dy * gamma                                                             # g
     mean, slope = pixel_mean(dx, groups), pixel_mean(dx * xhat, groups)
     dx -= mean
@@ -90,10 +90,9 @@ def layer_norm_forward(x, gamma, beta, eps=1e-5):
 def layer_norm_backward(saved, dy):
     """dx = (g - mean g - xhat mean(g xhat))/s with g = gamma dy;  dgamma = sum dy xhat;  dbeta = sum dy."""
     xhat, rs, gamma = saved
-    c = xhat.shape[-1]
     g = dy * gamma
     dx = rs * (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True))
-    return dx, (dy * xhat).reshape(-1, c).sum(0), dy.reshape(-1, c).sum(0)
+    return dx, sum_rows(dy * xhat), sum_rows(dy)
 
 
 def layer_norm_jvp(saved, xdot, gammadot, betadot):
