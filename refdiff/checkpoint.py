@@ -2,7 +2,6 @@
 
     save(path, arrays, meta, kind)      load(path, kind)            any named arrays, and JSON beside them
     save_checkpoint(path, c)            load_checkpoint(path)       a Checkpoint: everything a run needs to go on
-    describe(path)                                                  what is in a file, for people
 
 A file is written under another name in the same folder, flushed to the disk and renamed over the old one: a process
 killed at any moment leaves the old file or the new one. A digest of the content is stored with it. Nothing is pickled.
@@ -103,7 +102,7 @@ def save_checkpoint(path, checkpoint):
 
 def load_checkpoint(path, kind=None):
     """The Checkpoint in a file, arrays on the host; `kind`, or a tuple of kinds, if only those will do."""
-    arrays, meta, found = _read(path, kind)
+    arrays, meta, found = read(path, kind)
     groups = {"vectors": {}, "history": {}, "extras": {}}
     try:
         for name, array in arrays.items():
@@ -182,10 +181,10 @@ def load(path, kind=None):
     Raises FileNotFoundError, or CheckpointError for a file that is not HDF5, not refdiff's, of a newer format, of
     another kind, truncated or damaged.
     """
-    return _read(path, kind)[:2]
+    return read(path, kind)[:2]
 
 
-def _open(path):
+def open_file(path):
     """The HDF5 file at path, or an error that says why not."""
     path = Path(path)
     if path.is_dir():
@@ -212,16 +211,17 @@ def _listing(folder):
     return ", ".join(names[-8:]) or "no .h5 file"
 
 
-def _datasets(file):
-    """name -> dataset, groups walked, ours left out."""
+def datasets(file):
+    """name -> dataset of an open file, groups walked, refdiff's own left out."""
     found = {}
     file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset)
                     and name.split("/")[0] != _OURS else None)
     return found
 
 
-def _read(path, wanted):
-    with _open(path) as file:
+def read(path, wanted=None):
+    """(arrays, meta, kind) of a file that `save` wrote, checked; raises as `load` does."""
+    with open_file(path) as file:
         version = file.attrs.get("refdiff_format")
         if version is None:
             raise CheckpointError(f"{path}: is HDF5 but was not written by refdiff; `refdiff info` lists its content")
@@ -233,7 +233,7 @@ def _read(path, wanted):
         if kinds and kind not in kinds:
             raise CheckpointError(f"{path}: is of kind {kind!r}, wanted {' or '.join(map(repr, kinds))}")
         try:
-            arrays = {name: np.asarray(item[()], dtype=item.dtype) for name, item in _datasets(file).items()}
+            arrays = {name: np.asarray(item[()], dtype=item.dtype) for name, item in datasets(file).items()}
             meta = file[f"{_OURS}/meta"].asstr()[()]
             whole = file.attrs["digest"] == _digest(arrays, meta, kind)
         except Exception as error:              # HDF5 reports damage as OSError, KeyError, RuntimeError, ...
@@ -242,36 +242,3 @@ def _read(path, wanted):
         raise CheckpointError(f"{path}: damaged, its content does not have the digest it was saved with; "
                               "restore it from a copy")
     return arrays, json.loads(meta), kind
-
-
-def describe(path):
-    """What is in an HDF5 file, as lines: a checkpoint's kind, step, sizes and configuration; any file's arrays."""
-    with _open(path) as file:
-        attributes = dict(file.attrs)
-        datasets = {name: (item.shape, item.dtype) for name, item in _datasets(file).items()}
-    lines = [f"{path}: {Path(path).stat().st_size:,} bytes"]
-    if "refdiff_format" in attributes:
-        arrays, meta, kind = _read(path, None)
-        lines += [f"kind      {kind}",
-                  f"version   {attributes['refdiff_version']}, format {attributes['refdiff_format']}",
-                  f"digest    {attributes['digest']}"]
-        if "vectors/theta" in arrays:
-            theta = arrays["vectors/theta"]
-            lines += [f"network   {theta.size:,} parameters in {len(meta['index'])} arrays, {theta.dtype}",
-                      f"step      {meta.pop('step'):,}", f"seed      {meta.pop('seed')}"]
-            meta.pop("index")
-        lines += [f"last {name[8:]:<4} {column[-1]:.6g}" for name, column in arrays.items()
-                  if name.startswith("history/") and column.size]
-        lines += _tree(meta)
-    else:
-        lines += [f"{name:<9} {value}" for name, value in attributes.items()]
-    width = max(map(len, datasets), default=0)
-    return lines + [f"{name:<{width}}  {dtype} {shape}" for name, (shape, dtype) in datasets.items()]
-
-
-def _tree(meta, indent=""):
-    lines = []
-    for key, value in meta.items():
-        lines += [f"{indent}{key}", *_tree(value, indent + "  ")] if isinstance(value, dict) else \
-                 [f"{indent}{key:<9} {json.dumps(value)}"]
-    return lines

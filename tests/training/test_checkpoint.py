@@ -255,19 +255,6 @@ def test_vectors_that_do_not_fit_their_index_never_reach_a_file():
         Checkpoint("training", {}, LAYOUT.index(), {"ema": np.zeros(25)})
 
 
-def test_describe_tells_what_is_in_a_file(tmp_path):
-    checkpoint.save_checkpoint(tmp_path / "c.h5", example())
-    said = "\n".join(checkpoint.describe(tmp_path / "c.h5"))
-    for part in ("kind      training", "25 parameters in 4 arrays, float32", "step      7", "seed      1099511627777",
-                 "last loss 1\n", '  channels  [16, 32]', "vectors/theta  float32 (25,)"):
-        assert part in said, said
-    with h5py.File(tmp_path / "digits.h5", "w") as file:
-        file["images"] = np.zeros((5, 8, 8), np.uint8)
-        file.attrs["title"] = "Digits"
-    said = checkpoint.describe(tmp_path / "digits.h5")
-    assert said[1:] == ["title     Digits", "images  uint8 (5, 8, 8)"]
-
-
 @pytest.mark.gpu
 def test_device_vectors_are_saved_from_and_loaded_to_the_device(tmp_path):
     device = backend.use("cupy")
