@@ -171,7 +171,8 @@ def read_idx(path, axes):
     size = start + math.prod(shape)
     if len(blob) != size:
         state = "truncated" if len(blob) < size else "too long"
-        raise DataError(f"{path}: {state}: {len(blob)} bytes, wanted {size} for an array of shape {shape}; copy it again")
+        raise DataError(f"{path}: {state}: {len(blob)} bytes, wanted {size} for an array of shape {shape}; "
+                        "copy it again")
     return np.frombuffer(blob, np.uint8, offset=start).reshape(shape)
 
 

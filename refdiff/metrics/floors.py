@@ -53,9 +53,10 @@ def gaussian_per_class(images, labels, n, key, levels=0):
     drawn = balanced_labels(n, int(labels.max()) + 1)
     samples = np.empty((n,) + images.shape[1:], np.float32)
     for label in np.unique(drawn):
-        members = frechet.vectors(images[labels == label], f"images of class {label}") if (labels == label).any() else ()
+        members = images[labels == label]
         if len(members) < 2:
             raise ValueError(f"gaussian_per_class: class {label} has {len(members)} images, wanted at least 2")
+        members = frechet.vectors(members, f"images of class {label}")
         mean = members.mean(axis=0)
         rows = drawn == label
         z = key.fold("gaussian", int(label)).generator().standard_normal((rows.sum(), len(members)))
