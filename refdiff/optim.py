@@ -133,7 +133,7 @@ def clip_by_global_norm(grad, max_norm=math.inf):
 
 
 def ema_update(ema, theta, decay):
-    """ema <- decay ema + (1 - decay) theta, in place. decay in [0, 1]: 0 copies theta, 1 keeps ema.
+    """ema <- decay ema + (1 - decay) theta, in place [CM eq. 8]. decay in [0, 1]: 0 copies theta, 1 keeps ema.
 
     Raises ValueError for another decay.
     """

@@ -138,6 +138,7 @@ class Jumps(NamedTuple):
 class ConsistencyObjective:
     """d(f_theta(x', sigma_{n+1}), f_theta^-(x_hat, sigma_n)), x_hat one teacher step from x' [CM eq. 7].
 
+    Weighted by 1/(sigma_{n+1} - sigma_n) [ICT sec. 3.1]; theta^- is a moving average of theta [CM eq. 8].
     teacher: (thetas, x, sigma (n,), labels) -> D. The target is a constant: no gradient flows through it.
     """
 
@@ -147,7 +148,7 @@ class ConsistencyObjective:
         self.consistency, self.teacher, self.images = consistency, teacher, images
         self.config, self.training = config, training
         self.denoiser = consistency.denoiser
-        self.averages = {"ema": training.ema, "target": config.target_ema}      # theta^- [CM eq. 8]
+        self.averages = {"ema": training.ema, "target": config.target_ema}      # target: theta^-
         self.key = Key(training.seed).fold("distil")
 
     def draw(self, step):
@@ -165,7 +166,7 @@ class ConsistencyObjective:
         x_hat = heun_step(lambda x, s: self.teacher(thetas, x, s, labels), x, sigma, sigma_next)
         target, _ = self.consistency.forward(thetas["target"], x_hat, sigma_next, labels)
         f, s_f = self.consistency.forward(thetas["theta"], x, sigma, labels)
-        weight = backend.of(x=x).asarray(1 / (sigma - sigma_next), dtype=x.dtype)           # [ICT sec. 3.1]
+        weight = backend.of(x=x).asarray(1 / (sigma - sigma_next), dtype=x.dtype)
         if self.config.distance == "l2":
             loss, saved = mse.forward(f, target, weight)
             df, _ = mse.backward(saved, share)

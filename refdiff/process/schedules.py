@@ -125,7 +125,7 @@ def scaled_linear(T=1000, beta_start=0.00085, beta_end=0.012):
 
 
 def cosine(T=1000, s=0.008, beta_max=0.999):
-    """abar_t = f(t)/f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2), with beta_t <= beta_max. [IDDPM eq. 17]
+    """abar_t = f(t)/f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2), with beta_t <= beta_max. [IDDPM eq. 17, sec. 3.2]
 
     With the angles u < w of t-1 and t, beta_t = 1 - cos^2 w/cos^2 u = sin(w + u) sin(w - u)/cos^2 u, which keeps
     its digits at small t. Angles beyond pi/4 enter through their complement (T - t)/T, which keeps them at large t.
