@@ -97,7 +97,7 @@ class Images:
         self.config = config
 
     def draw(self, key, step):
-        """(x0, labels) of a step: every image once per epoch, labels dropped to the null class at random [CFG alg. 1]."""
+        """(x0, labels) of a step: every image once per epoch, labels dropped to the null class [CFG alg. 1]."""
         config = self.config
         index = batch_indices(key, step, len(self.images), config.batch)
         labels = None

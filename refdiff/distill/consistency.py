@@ -101,14 +101,14 @@ class Consistency:
 
 
 def levels(step, steps, config):
-    """sigma_1 < ... < sigma_N at a training step [EDM eq. 5], N doubling from levels_first to levels_last [ICT sec. 3.4]."""
+    """sigma_1 < ... < sigma_N at a training step [EDM eq. 5], N doubling from first to last [ICT sec. 3.4]."""
     doublings = int(math.log2(config.levels_last / config.levels_first))
     N = min(config.levels_first * 2 ** (step * (doublings + 1) // steps), config.levels_last)
     return karras(N, config.sigma_min, config.sigma_max, config.rho, final=None).sigma[::-1]
 
 
 def step_probabilities(sigmas, P_mean, P_std):
-    """p(n) for the step sigma_{n+1} -> sigma_n: the mass of ln sigma ~ N(P_mean, P_std^2) between them [ICT sec. 3.5]."""
+    """p(n) of the step sigma_{n+1} -> sigma_n: the mass of ln sigma ~ N(P_mean, P_std^2) between [ICT sec. 3.5]."""
     mass = np.diff(erf((np.log(sigmas) - P_mean) / (math.sqrt(2) * P_std)))
     return mass / mass.sum()
 
