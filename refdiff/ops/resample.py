@@ -82,7 +82,7 @@ concat = Op("concat", concat_forward, concat_backward, concat_jvp, "a[n,h,w,c] b
 # ---- sinusoidal time embedding: [sin | cos] of t f_k, f_k = P^(-k/(half-1)) or P^(-k/half)
 
 def sinusoid_forward(t, width=64, order="sin_cos", denominator="half-1", period=10000.0):
-    """y[n] = [sin(t f), cos(t f)], f_k = period^(-k/denominator), k = 0..half-1, half = width/2.
+    """y[n] = [sin(t f), cos(t f)], f_k = period^(-k/denominator), k < half = width/2 [ATTN sec. 3.5].
 
     t (n,) in any unit. DDPM, score SDE and DDIM: order "sin_cos", denominator "half-1"; OpenAI's, DiT
     and latent diffusion: "cos_sin", "half". Frequencies are built in float64.
