@@ -1,4 +1,4 @@
-"""refdiff: diffusion models in NumPy and CuPy, every gradient by hand.
+"""refdiff: diffusion models as arrays and formulas, every gradient by hand.
 
 Import the room that is needed: `from refdiff.process import schedules`, `from refdiff.samplers import ddim`.
 """

@@ -47,7 +47,7 @@ backend_option = click.option(
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @backend_option
 def main(debug):
-    """Diffusion models in NumPy and CuPy, every gradient by hand."""
+    """Diffusion models as arrays and formulas, every gradient by hand."""
 
 
 def command(function):

@@ -120,7 +120,7 @@ def made():
 
     @click.command()
     @click.argument("file")
-    @options(Recipe(steps=20, sizes=(8, 4)), "recipe", leave=("clip",))
+    @options(Recipe(steps=20, clip=3., sizes=(8, 4)), "recipe", leave=("clip",))
     @options(Needed)
     def train(**given):
         calls.append(given)
@@ -131,10 +131,10 @@ def test_options_hand_over_the_configurations_they_spell(made):
     train, calls = made
     result = run(train, "f", "--count", "3", "--lr", "2", "--channels", "1,2,2", "--no-zero-init", "--loss", "simple")
     assert result.exit_code == 0, result.output
-    want = Recipe(20, 2., "simple", (1, 2, 2), None, False, (8, 4))
+    want = Recipe(20, 2., "simple", (1, 2, 2), 3., False, (8, 4))
     assert calls == [dict(file="f", recipe=want, config=Needed(3))] and type(calls[0]["recipe"].lr) is float
     run(train, "f", "--count", "3", "--sizes", "")
-    assert calls[1]["recipe"] == Recipe(20, sizes=())
+    assert calls[1]["recipe"] == Recipe(20, clip=3., sizes=())
 
 
 def test_help_states_meaning_unit_range_and_default(made):
