@@ -1,0 +1,223 @@
+"""Worlds whose answers are known: data that are Gaussian, or a mixture of Gaussians, in any dimension.
+
+    x_0 ~ N(mean, cov):   x_t = alpha x_0 + sigma eps ~ N(alpha mean, alpha^2 cov + sigma^2 I)
+
+For each: samples, and at any level the density of x_t, its score, the posterior mean E[x_0 | x_t] (the ideal
+denoiser) and the flow of the probability-flow ODE between two levels. A world is itself a denoiser: world(x, level).
+Points are rows, x[n, d]; levels hold numbers or one entry per row.
+"""
+import math
+from functools import cached_property
+
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.special import log_ndtr, logsumexp, ndtri_exp
+
+from .. import backend
+from .level import Level, anywhere
+from .parameterization import Prediction
+
+
+class World:
+    """What all worlds share. A world has `dim`, `log_density`, `score`, `posterior_mean`, `flow` and `sample`."""
+
+    def __call__(self, x, level):
+        """The ideal denoiser: E[x_0 | x] as a Prediction of kind "x0"."""
+        return Prediction("x0", self.posterior_mean(x, level), x, level)
+
+    def _check(self, x):
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"{type(self).__name__}: x has shape {x.shape}, wanted (n, {self.dim})")
+
+
+class Gaussian(World):
+    """x_0 ~ N(mean, cov): mean (d,), cov (d, d), symmetric, not negative. Numbers make a one-dimensional world.
+
+    All is done along the eigenvectors of cov, cov = U diag(w) U', where x_t has independent parts of
+    variance v = alpha^2 w + sigma^2.
+    """
+
+    def __init__(self, mean, cov):
+        self.mean = np.atleast_1d(np.asarray(mean, dtype=np.float64))
+        self.cov = np.atleast_2d(np.asarray(cov, dtype=np.float64))
+        self.dim = len(self.mean)
+        if self.mean.ndim != 1 or self.cov.shape != (self.dim, self.dim):
+            raise ValueError(f"Gaussian: mean has shape {self.mean.shape} and cov {self.cov.shape}, "
+                             "wanted (d,) and (d, d)")
+        if not np.allclose(self.cov, self.cov.T, rtol=1e-12, atol=0):
+            raise ValueError("Gaussian: cov is not symmetric")
+        self.w, self.U = np.linalg.eigh(self.cov)
+        if self.w[0] < -1e-12 * abs(self.w[-1]):
+            raise ValueError(f"Gaussian: cov has the eigenvalue {self.w[0]:g}, wanted none below 0")
+        self.w = np.where(self.w > 1e-14 * self.dim * self.w[-1], self.w, 0.0)       # a rounded zero is a zero
+
+    def sample(self, key, n):
+        """n independent points, (n, d)."""
+        z = key.normal((n, self.dim))
+        mean, U, std = self._like(z, self.mean, self.U, np.sqrt(self.w))
+        return mean + (std * z) @ U.T
+
+    @staticmethod
+    def _like(x, *tables):
+        return [backend.of(x=x).asarray(table, dtype=x.dtype) for table in tables]
+
+    def _parts(self, x, level):
+        """y = U'(x - alpha mean), its variances v, and what they were made from, all ready to broadcast with x."""
+        self._check(x)
+        if anywhere(level.sigma == 0) and self.w[0] == 0:
+            raise ValueError("Gaussian: cov is singular, so x has no density at sigma = 0; stop at a level with noise")
+        mean, U, w = self._like(x, self.mean, self.U, self.w)
+        alpha, sigma = level.expand(x)
+        return (x - alpha * mean) @ U, alpha ** 2 * w + sigma ** 2, alpha, mean, U, w
+
+    def log_density(self, x, level):
+        """log p_t(x), (n,)."""
+        y, v, *_ = self._parts(x, level)
+        return -0.5 * (y ** 2 / v + backend.of(x=x).log(2 * math.pi * v)).sum(axis=1)
+
+    def score(self, x, level):
+        """The gradient of log p_t at x: -(alpha^2 cov + sigma^2 I)^-1 (x - alpha mean)."""
+        y, v, _, _, U, _ = self._parts(x, level)
+        return -(y / v) @ U.T
+
+    def posterior_mean(self, x, level):
+        """E[x_0 | x] = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x - alpha mean)."""
+        y, v, alpha, mean, U, w = self._parts(x, level)
+        return mean + (alpha * w / v * y) @ U.T
+
+    def flow(self, x, a, b):
+        """The PF-ODE from level a to b: each independent part is rescaled by its standard deviations. [EDM eq. 4]"""
+        y, v_a, *_, U, w = self._parts(x, a)
+        alpha, sigma = b.expand(x)
+        return alpha * self._like(x, self.mean)[0] + (((alpha ** 2 * w + sigma ** 2) / v_a) ** 0.5 * y) @ U.T
+
+    def marginal(self, level):
+        """The law of x_t, a Gaussian too; level in numbers."""
+        return Gaussian(level.alpha * self.mean, level.alpha ** 2 * self.cov + level.sigma ** 2 * np.eye(self.dim))
+
+
+class Mixture(World):
+    """x_0 ~ sum_k weights_k N(means_k, covs_k): weights (k,), means (k, d), covs (k, d, d); in 1-D all may be (k,).
+
+    The weights are normalised. The responsibility of a component is its posterior probability given x_t; means
+    and scores are the components' own, so weighted.
+    """
+
+    def __init__(self, weights, means, covs):
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.ndim != 1 or not len(weights) == len(means) == len(covs) > 0 or not np.all(weights > 0):
+            raise ValueError("Mixture: wanted as many means and covs as weights, at least one, and every weight > 0")
+        self.weights = weights / weights.sum()
+        self.components = [Gaussian(mean, cov) for mean, cov in zip(means, covs)]
+        self.dim = self.components[0].dim
+        if any(component.dim != self.dim for component in self.components):
+            raise ValueError(f"Mixture: components of dimensions {[c.dim for c in self.components]}, wanted one")
+
+    def sample(self, key, n):
+        """n independent points, (n, d)."""
+        u = key.fold("component").uniform((n,))
+        xp = backend.of(u=u)
+        chosen = xp.searchsorted(xp.asarray(np.cumsum(self.weights)[:-1]), u, side="right")[:, None]
+        point = key.fold("point")                  # the same z for all: each row is read from one component only
+        return sum((chosen == k) * c.sample(point, n) for k, c in enumerate(self.components))
+
+    def _log_parts(self, x, level):
+        """log(weight_k p_k(x)), (k, n), and its logsumexp, (n,)."""
+        xp = backend.of(x=x)
+        log_p = xp.stack([math.log(w) + c.log_density(x, level) for w, c in zip(self.weights, self.components)])
+        top = log_p.max(axis=0)
+        return log_p, top + xp.log(xp.exp(log_p - top).sum(axis=0))
+
+    def _average(self, x, level, of):
+        log_p, total = self._log_parts(x, level)
+        weight = backend.of(x=x).exp(log_p - total)[..., None]
+        return sum(weight[k] * of(c) for k, c in enumerate(self.components))
+
+    def log_density(self, x, level):
+        """log p_t(x), (n,)."""
+        return self._log_parts(x, level)[1]
+
+    def score(self, x, level):
+        """The gradient of log p_t at x."""
+        return self._average(x, level, lambda c: c.score(x, level))
+
+    def posterior_mean(self, x, level):
+        """E[x_0 | x]."""
+        return self._average(x, level, lambda c: c.posterior_mean(x, level))
+
+    def flow(self, x, a, b):
+        """The PF-ODE from level a to b: the quantile map in one dimension, else an integration to about 1e-12."""
+        self._check(x)
+        return self.quantile_map(x, a, b) if self.dim == 1 else integrate(self, x, a, b)
+
+    # ---- one dimension
+
+    @cached_property
+    def _line(self):
+        """(means, variances) of a one-dimensional mixture, (k,) each."""
+        if self.dim != 1:
+            raise ValueError(f"Mixture: quantiles need one dimension, this world has {self.dim}")
+        return np.array([c.mean[0] for c in self.components]), np.array([c.w[0] for c in self.components])
+
+    def _normals(self, level):
+        """Means and standard deviations of the components of x_t."""
+        means, variances = self._line
+        if level.sigma == 0 and not np.all(variances > 0):
+            raise ValueError("Mixture: a component is a single point, so x has no quantiles at sigma = 0")
+        return level.alpha * means, np.sqrt(level.alpha ** 2 * variances + level.sigma ** 2)
+
+    def log_cdf(self, x, level, upper=False):
+        """log F_t(x), or log(1 - F_t(x)) if upper, for x of any shape; full relative precision in that tail."""
+        means, stds = self._normals(level)
+        z = (np.asarray(x, dtype=np.float64)[..., None] - means) / stds
+        return logsumexp(log_ndtr(-z if upper else z) + np.log(self.weights), axis=-1)
+
+    def quantile_map(self, x, a, b):
+        """F_b^-1(F_a(x)): the exact PF-ODE trajectory in one dimension, for x of any shape, levels in numbers.
+
+        The smaller tail's log-probability is carried over, so both tails keep their digits. Its quantile under b lies
+        between the components' own and is found by bisection to the last bit: the error is the rounding of
+        log F (a few u |log F|) over d log F/dx.
+        """
+        host = backend.to_host(x).astype(np.float64)
+        upper = self.log_cdf(host, a) > math.log(0.5)
+        tail = np.where(upper, self.log_cdf(host, a, upper=True), self.log_cdf(host, a))
+        means, stds = self._normals(b)
+        sign = np.where(upper, -1.0, 1.0)
+        own = means + stds * (sign * ndtri_exp(tail))[..., None]       # each component's quantile for that tail
+        low, high = own.min(axis=-1), own.max(axis=-1)
+        for _ in range(80):                                            # 80 halvings end on neighbouring floats
+            middle = low + (high - low) / 2
+            at = np.where(upper, self.log_cdf(middle, b, upper=True), self.log_cdf(middle, b))
+            beyond = (at > tail) != upper                              # middle lies above the quantile
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        return backend.of(x=x).asarray(low + (high - low) / 2, dtype=x.dtype)
+
+
+def integrate(world, x, a, b, rtol=1e-12, atol=1e-13):
+    """The PF-ODE of any world from level a to b, by an adaptive Runge-Kutta of order 8 over all rows at once.
+
+    In the angle theta = atan(sigma/alpha) and xhat = x/sqrt(alpha^2 + sigma^2), every family is the circle
+    xhat = cos(theta) x_0 + sin(theta) eps, and its slope is
+    d xhat/d theta = E[v | xhat] = -sin(theta) (cos(theta) score + E[x_0 | xhat]),
+    finite from pure noise to clean data. Levels in numbers; x[n, d]. Raises RuntimeError if the integration fails.
+    """
+    def slope(theta, flat):
+        level = Level(theta, max(math.cos(theta), 0.0), math.sin(theta))
+        points = flat.reshape(x.shape)
+        return (-level.sigma * (level.alpha * world.score(points, level) + world.posterior_mean(points, level))).ravel()
+
+    start = backend.to_host(x).astype(np.float64).ravel() / math.hypot(a.alpha, a.sigma)
+    span = math.atan2(a.sigma, a.alpha), math.atan2(b.sigma, b.alpha)
+    solution = solve_ivp(slope, span, start, method="DOP853", rtol=rtol, atol=atol)
+    if not solution.success:
+        raise RuntimeError(f"integrate: from angle {span[0]:g} to {span[1]:g}: {solution.message}")
+    end = solution.y[:, -1].reshape(x.shape) * math.hypot(b.alpha, b.sigma)
+    return backend.of(x=x).asarray(end, dtype=x.dtype)
+
+
+def ring(k=8, radius=1.0, std=0.1):
+    """k equal round Gaussians of one standard deviation, evenly spaced on a circle in the plane from (radius, 0)."""
+    angle = 2 * np.pi * np.arange(k) / k
+    means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return Mixture(np.ones(k), means, np.tile(std ** 2 * np.eye(2), (k, 1, 1)))
