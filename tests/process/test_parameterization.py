@@ -12,6 +12,7 @@ from refdiff.process.parameterization import KINDS, PRECONDITIONINGS, LimitError
 from refdiff.process.parameterization import precondition_eps, precondition_F, precondition_v, precondition_x0
 
 U = 2.0 ** -53
+TINY = 1e-280                          # below this, numbers lose digits: Hypothesis finds them
 
 
 def definition(kind, alpha, sigma):
@@ -55,7 +56,7 @@ def test_every_kind_from_every_kind_is_its_definition(kind, target, family, log_
     got = getattr(Prediction(kind, np.array([[value]]), np.array([[x]]), level), target)[0, 0]
     with mp.workdps(50):
         exact, size = solve(kind, target, value, x, alpha, sigma)
-    assert abs(got - float(exact)) <= 12 * U * float(size)          # at most a dozen roundings, each of a summand
+    assert abs(got - float(exact)) <= 12 * U * float(size) + TINY     # at most a dozen roundings, each of a summand
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), families, log_snrs, st.floats(-3, 3), st.floats(-3, 3))
@@ -69,7 +70,7 @@ def test_round_trips_lose_what_the_condition_number_says(kind, other, family, lo
         away = float(solve(kind, other, value[0, 0], x[0, 0], level.alpha, level.sigma)[1])
         home = float(solve(other, kind, there[0, 0], x[0, 0], level.alpha, level.sigma)[1])
         bound = 12 * U * (gain(other, kind, level.alpha, level.sigma) * away + home)
-    assert abs(back - value)[0, 0] <= bound
+    assert abs(back - value)[0, 0] <= bound + TINY
     if kind == other:
         assert back is value
 
