@@ -45,7 +45,7 @@ def attention_forward(q, k, v):
     q (n,t,a,d), k (n,m,a,d), v (n,m,a,e) with a heads; returns o (n,t,a,e).
     """
     backend.of(q=q, k=k, v=v)
-    if q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3] or k.shape[:3] != v.shape[:3]:
+    if q.ndim != 4 or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3] or k.shape[:3] != v.shape[:3]:
         raise wanted("attention", "q, k, v", f"{q.shape}, {k.shape}, {v.shape}",
                      "(n, t, heads, d), (n, m, heads, d), (n, m, heads, e)")
     q, k, v = heads_first(q), heads_first(k), heads_first(v)

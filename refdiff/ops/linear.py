@@ -1,6 +1,6 @@
 """Linear maps of the channel axis, and the lookup table."""
 from .. import backend
-from .op import Op, sum_rows, wanted
+from .op import Op, check_labels, sum_rows, wanted
 
 
 # ---- linear: y = x w + b over the last axis
@@ -38,11 +38,9 @@ linear = Op("linear", linear_forward, linear_backward, linear_jvp, "x[n,t,c] w[c
 def embedding_forward(table, labels):
     """y[n, c] = table[labels[n], c], labels integers in 0..v-1. Others are refused (a GPU would wrap them)."""
     backend.of(table=table, labels=labels)
-    if labels.dtype.kind not in "iu":
-        raise wanted("embedding", "the dtype of labels", labels.dtype, "an integer type")
-    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= table.shape[0]):
-        raise wanted("embedding", "the range of labels", f"{int(labels.min())}..{int(labels.max())}",
-                     f"0..{table.shape[0] - 1}, the rows of table {table.shape}")
+    if labels.ndim != 1:
+        raise wanted("embedding", "the shape of labels", labels.shape, "(n,)")
+    check_labels("embedding", labels, labels.shape, table.shape[0], f"the rows of table {table.shape}")
     return table[labels], (labels, table.shape[0])
 
 

@@ -4,7 +4,7 @@ Rows are weighted by a constant w[n]; every loss is the mean over the n rows, an
 mean (MSE) or the norm (pseudo-Huber) over all other axes.
 """
 from .. import backend
-from .op import Op, wanted
+from .op import Op, check_labels, wanted
 
 
 def _rows(a):
@@ -86,9 +86,7 @@ pseudo_huber = Op("pseudo_huber", pseudo_huber_forward, pseudo_huber_backward, p
 def cross_entropy_forward(s, labels):
     """L = -(1/n) sum_n log softmax(s_n)[labels_n]: s (n, v) scores, labels (n,) integers in 0..v-1."""
     xp = backend.of(s=s, labels=labels)
-    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= s.shape[1]):
-        raise wanted("cross_entropy", "the range of labels", f"{int(labels.min())}..{int(labels.max())}",
-                     f"0..{s.shape[1] - 1}, the columns of s {s.shape}")
+    check_labels("cross_entropy", labels, s.shape[:1], s.shape[1], f"the columns of s {s.shape}")
     s = s - s.real.max(1, keepdims=True)
     e = xp.exp(s)
     total = e.sum(1, keepdims=True)

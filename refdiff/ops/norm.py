@@ -6,7 +6,7 @@ With g = gamma dy, the transpose removes from g what mu and s would have absorbe
     dx = (g - mean(g) - xhat mean(g xhat))/s
 """
 from .. import backend
-from .op import Op, sum_rows, wanted
+from .op import Op, check_image, sum_rows, wanted
 
 
 # ---- GroupNorm: the set is all pixels of a group of channels, per image
@@ -30,6 +30,7 @@ def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):
     eps = 1e-6 or 1e-5.
     """
     xp = backend.of(x=x, gamma=gamma, beta=beta)
+    check_image("group_norm", x)
     n, h, w, c = x.shape
     if c % groups:
         raise wanted("group_norm", "the number of channels", c, f"a multiple of groups={groups}")

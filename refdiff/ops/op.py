@@ -10,7 +10,7 @@ An op is a pure map with its tangent map and its transpose:
 any number of times before any backward. An op with one real input returns dx alone, not a tuple.
 
 Each op declares its signature, from which the test suite draws random inputs and options and checks
-every law (tests/test_laws.py). The grammar:
+every law (tests/laws). The grammar:
 
     "x[n,h,w,c] w[k,k,c,d] b[d] -> y[n,p,q,d]"
     "table[v,c] labels:index(v)[n] -> y[n,c]"        integers in 0..v-1, no cotangent
@@ -84,6 +84,23 @@ def sum_pixels(a):
     """(n, h, w, c) -> (n, c), likewise."""
     n, h, w, c = a.shape
     return (backend.of(a=a).ones((1, h * w), a.dtype) @ a.reshape(n, h * w, c))[:, 0]
+
+
+def check_labels(op, labels, shape, below, of_what):
+    """Refuse labels that are no integers of this shape in 0..below-1: a GPU would wrap them, a mean broadcast them."""
+    if labels.dtype.kind not in "iu":
+        raise wanted(op, "the dtype of labels", labels.dtype, "an integer type")
+    if labels.shape != shape:
+        raise wanted(op, "the shape of labels", labels.shape, shape)
+    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= below):
+        raise wanted(op, "the range of labels", f"{int(labels.min())}..{int(labels.max())}",
+                     f"0..{below - 1}, {of_what}")
+
+
+def check_image(op, x):
+    """Refuse what is no x[n,h,w,c]."""
+    if x.ndim != 4:
+        raise wanted(op, "the shape of x", x.shape, "(n, h, w, c)")
 
 
 def wanted(op, what, got, want, todo=""):

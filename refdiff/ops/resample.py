@@ -2,13 +2,14 @@
 import math
 
 from .. import backend
-from .op import Op, wanted
+from .op import Op, check_image, wanted
 
 
 # ---- nearest x2: every pixel becomes a 2x2 block; the transpose sums the block
 
 def upsample_forward(x):
     """y[n,2i+a,2j+b,c] = x[n,i,j,c] for a, b in {0, 1}."""
+    check_image("upsample", x)
     n, h, w, c = x.shape
     y = backend.of(x=x).empty((n, h, 2, w, 2, c), x.dtype)
     y[...] = x[:, :, None, :, None, :]
@@ -37,6 +38,7 @@ upsample = Op("upsample", upsample_forward, upsample_backward, upsample_jvp, "x[
 
 def avg_pool_forward(x):
     """y[n,i,j,c] = mean of x[n,2i..2i+1,2j..2j+1,c]; h and w even."""
+    check_image("avg_pool", x)
     if x.shape[1] % 2 or x.shape[2] % 2:
         raise wanted("avg_pool", "the image", f"{x.shape[1]}x{x.shape[2]}", "even height and width")
     return 0.25 * block_sum(x), None
@@ -88,6 +90,10 @@ def sinusoid_forward(t, width=64, order="sin_cos", denominator="half-1", period=
     and latent diffusion: "cos_sin", "half". Frequencies are built in float64.
     """
     xp = backend.of(t=t)
+    if t.ndim != 1:
+        raise wanted("sinusoid", "the shape of t", t.shape, "(n,)")
+    if t.dtype.kind in "iub":
+        raise wanted("sinusoid", "the dtype of t", t.dtype, "a floating type, to which the frequencies are rounded")
     half = width // 2
     if width % 2 or half < 2:
         raise wanted("sinusoid", "width", width, "an even number >= 4")

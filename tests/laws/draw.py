@@ -16,7 +16,7 @@ import refdiff.ops  # noqa: F401  (fills the registry)
 from refdiff.ops.op import REGISTRY
 
 SIZES = (1, 2, 3, 5)              # of an axis that the op says nothing about: batch 1 and odd sizes among them
-SCALES = (1.0, 0.1, 4.0)          # of the real inputs
+SCALES = (1.0, 0.1, 4.0, 300.0)   # of the real inputs: scores beyond e^709 and timesteps among them
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def cases(op, options):
     return st.builds(Case, st.just(op.name), sizes, st.just(options), st.integers(0, 9999), st.sampled_from(SCALES))
 
 
-def fixed_cases(op, per_options=3):
+def fixed_cases(op, least=8):
     """A fixed list of cases over all options, the shapes as unequal as the op allows; for the mutants."""
-    found = []
-    for i, (options, j) in enumerate(itertools.product(option_sets(op), range(per_options))):
+    found, sets = [], option_sets(op)
+    for i, (j, options) in enumerate(itertools.product(range(-(-least // len(sets))), sets)):
         rng = np.random.default_rng([7, i])
         sizes, left = {}, axes_of(op)
         for axis, values in left.items():

@@ -162,14 +162,14 @@ def jvp_is_the_complex_step(op, case):
 
 @law
 def backward_is_the_transpose_of_jvp(op, case):
-    """<J v, u> = <v, J' u> for random u and v. Scale: the sum of all |terms| of both sides."""
+    """<J v, u> = <v, J' u> for random u and v. Scale: the sum of all |terms| of both sides, and max|v| max|u|."""
     if op.jvp is None:
         return
     inputs, options, u, tangents = arguments(op, case)
     _, saved = op.forward(*inputs, **options)
     left = np.asarray(op.jvp(saved, *tangents)) * u
     right = [v * dx for v, dx in zip(tangents, cotangents(op, saved, u))]
-    scale = np.abs(left).sum() + sum(np.abs(t).sum() for t in right)
+    scale = np.abs(left).sum() + sum(np.abs(t).sum() for t in right) + size(u) * size(*tangents)
     close(f"{op.name}: <Jv, u> against <v, J'u>", left.sum(), sum(t.sum() for t in right), scale)
 
 
