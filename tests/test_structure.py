@@ -28,7 +28,7 @@ FLOORS = (
     "denoiser",
     "losses optim metrics readers data checkpoint",
     "train distill",                       # one loop, two objectives: distill runs the loop that train defines
-    "sample evaluate report info",
+    "sample evaluate figures report info",
     "demo golden",
     "cli papers",
 )
