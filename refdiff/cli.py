@@ -3,11 +3,24 @@
 A command is made by @command (below): it gets the options of its configurations from config.options, and --backend.
 What refdiff refuses is printed as one line, exit status 2; --debug shows where it came from.
 """
+import json
+from pathlib import Path
+
 import click
 
-from . import __version__, backend
+from . import __version__, backend, data, figures
+from .checkpoint import load_checkpoint
+from .config import options
+from .demo import demo as run_demo
+from .denoiser import DenoiserConfig
+from .distill.consistency import TRAINING, ConsistencyConfig, distil
+from .evaluate import Reference
 from .info import describe
-from .train import TrainingDiverged
+from .models import NetworkOptions, suggest
+from .sample import sample as draw_samples
+from .samplers import SAMPLERS
+from .train import TrainConfig, TrainingDiverged
+from .train import train as run_training
 
 REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged)
 
@@ -53,6 +66,123 @@ def main(debug):
 def command(function):
     """A subcommand named after its function, which understands --backend too."""
     return main.command()(backend_option(function))
+
+
+def load_data(source, labels=None, split="train"):
+    """A Dataset: the embedded digits by name, or what a path holds."""
+    return data.digits(split) if source == "digits" else data.load(source, labels)
+
+
+data_option = click.option("--data", "source", default="digits", show_default=True, help=(
+    "Images to learn: a folder of pictures, .npy, .npz, HDF5 or IDX file, or digits, the embedded ones."))
+
+
+@command
+@click.option("--out", default="runs/demo", show_default=True, help="Folder for the report and the checkpoints.")
+@click.option("--quick", is_flag=True, help="All of it with less training, in under a minute on two cores.")
+@click.option("--full", is_flag=True, help="Measure DDPM's 1000 steps as well, which takes minutes.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Parts of a batch side by side; 0: one per core.")
+def demo(out, quick, full, seed, threads):
+    """Train on the embedded digits, distil, sample in 1 to 50 steps, and report."""
+    results = run_demo(out, quick, full, seed, threads)
+    for bar in results["bars"]:
+        click.echo(f"{'met   ' if bar['ok'] else 'MISSED'} {bar['value']:8.3f} {bar['limit']:>9}  {bar['claim']}")
+    click.echo(f"{results['seconds']['total']:.0f} s, {results['peak_mib']:.0f} MiB; see {Path(out) / 'report.html'}")
+
+
+@command
+@data_option
+@click.option("--labels", help="File of labels, where the images' file has none.")
+@click.option("--out", required=True, help="Folder for checkpoint.h5 and loss.png.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, to the same bits.")
+@options(NetworkOptions, "network")
+@options(DenoiserConfig, "denoising", leave=("sigma_data",))
+@options(TrainConfig, "config")
+def train(source, labels, out, resume, network, denoising, config):
+    """Train a denoiser on images."""
+    dataset = load_data(source, labels)
+    run_training(dataset, suggest(dataset.shape[0], network), denoising, config, out, resume)
+    click.echo(f"{Path(out) / 'checkpoint.h5'}: refdiff sample it, or refdiff distill it")
+
+
+@command
+@click.argument("checkpoint")
+@data_option
+@click.option("--labels", help="File of labels, where the images' file has none.")
+@click.option("--out", required=True, help="Folder for distilled.h5 and distilled_loss.png.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, to the same bits.")
+@options(ConsistencyConfig, "consistency")
+@options(TRAINING, "config", leave=("weighting",))
+def distill(checkpoint, source, labels, out, resume, consistency, config):
+    """Distil the denoiser in CHECKPOINT to a consistency function of a few steps."""
+    distil(checkpoint, load_data(source, labels), consistency, config, out, resume)
+    click.echo(f"{Path(out) / 'distilled.h5'}: refdiff sample it with --sampler consistency")
+
+
+@command
+@click.argument("checkpoint")
+@click.option("--sampler", type=click.Choice(tuple(SAMPLERS)), help="[default: heun; consistency if distilled]")
+@click.option("--steps", type=click.IntRange(1), help="Of the sampler.  [default: 18; 4 if distilled]")
+@click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Number of images.")
+@click.option("--label", type=click.IntRange(0), help="Class of all images.  [default: every class in turn]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
+@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise of ddim: 1 is ddpm's.")
+@click.option("--sigmas", help="Noise levels of consistency sampling, such as 20,0.8.  [default: by --steps]")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Parts of a batch side by side; 0: one per core.")
+@click.option("--out", required=True, help="A .png (a sheet of images), .npy or .h5 file.")
+def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads, out):
+    """Draw images from CHECKPOINT, which train or distill wrote."""
+    writers = {".png": lambda images, labels: figures.save_images(out, images),
+               ".npy": lambda images, labels: data.save_npy(out, images),
+               ".h5": lambda images, labels: data.save(out, images, labels, levels, classes, sampler=sampler,
+                                                       steps=steps, seed=seed)}
+    write = writers.get(Path(out).suffix)
+    if write is None:
+        raise ValueError(f"sample: --out is {out}, wanted a name that ends in {', '.join(writers)}")
+    loaded = load_checkpoint(checkpoint, ("training", "distillation"))
+    distilled = loaded.kind == "distillation"
+    sampler = sampler or ("consistency" if distilled else "heun")
+    sigmas = parse_sigmas(sigmas, sampler)
+    steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
+    levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
+    images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas,
+                                  **({"eta": eta} if sampler == "ddim" else {}))
+    write(images, labels if labels is not None and (labels < len(classes)).all() else None)
+    click.echo(f"{out}: {count} images by {sampler} in {steps} steps")
+
+
+def parse_sigmas(text, sampler):
+    """"20,0.8" -> (20.0, 0.8)."""
+    if text is None:
+        return None
+    if sampler != "consistency":
+        raise ValueError(f"sample: --sigmas belongs to consistency sampling, not to {sampler}; leave it away")
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"sample: --sigmas is {text!r}, wanted numbers separated by commas, such as 20,0.8") from None
+
+
+@command
+@click.argument("samples")
+@data_option
+@click.option("--labels", help="File of labels, where the images' file has none.")
+@click.option("--heldout", help="Real images that were not trained on.  [default: those of the embedded digits]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the floors' resampling.")
+@click.option("--json", "target", help="Write the figures to this file too.")
+def evaluate(samples, source, labels, heldout, seed, target):
+    """Compare SAMPLES with real images: Frechet distances beside their floors, precision, recall, nearest image."""
+    training = load_data(source, labels)
+    held = data.load(heldout) if heldout else data.digits("heldout") if source == "digits" else None
+    reference, drawn = Reference(training, held), data.load(samples)
+    results = {"samples": len(drawn), **reference.compare(drawn.images, drawn.labels)}
+    for space, floor in reference.floors(len(drawn), seed).items():
+        results[space].update(floor)
+    text = json.dumps(results, indent=2)
+    if target:
+        Path(target).write_text(text + "\n")
+    click.echo(text)
 
 
 @command

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import backend
+from .config import check, setting
 from .parallel import slices
 from .process.level import Level, expand, ve
 from .process.parameterization import PRECONDITIONINGS, Prediction
@@ -29,23 +30,19 @@ WEIGHTINGS = ("simple", "edm")
 class DenoiserConfig:
     """What the network predicts and at which noise levels it is trained."""
 
-    prediction: str = "F"           # "F" (EDM), "eps", "x0" or "v"
-    process: str = "edm"            # "edm": ln sigma ~ N(P_mean, P_std^2); or a discrete schedule, t uniform in 1..T
-    T: int = 1000
-    sigma_data: float = 0.5         # standard deviation of the data
-    P_mean: float = -1.2
-    P_std: float = 1.2
+    prediction: str = setting("F", "what the network predicts; F is EDM's", choices=tuple(PRECONDITIONINGS))
+    process: str = setting("edm", "edm: ln sigma ~ N(P_mean, P_std^2); else t uniform in 1..T of this schedule",
+                           choices=("edm", *SCHEDULES))
+    T: int = setting(1000, "noise levels of a discrete schedule", "[1, inf)")
+    sigma_data: float = setting(0.5, "standard deviation of the data", "(0, inf)")
+    P_mean: float = setting(-1.2, "mean of ln sigma in training", "(-inf, inf)")
+    P_std: float = setting(1.2, "standard deviation of ln sigma in training", "(0, inf)")
 
     def __post_init__(self):
-        if self.prediction not in PRECONDITIONINGS:
-            raise ValueError(f"prediction is {self.prediction!r}, wanted one of {', '.join(PRECONDITIONINGS)}")
-        if self.process not in ("edm", *SCHEDULES):
-            raise ValueError(f"process is {self.process!r}, wanted one of edm, {', '.join(SCHEDULES)}")
+        check(self)
         if self.process == "edm" and self.prediction != "F":
             raise ValueError(f"prediction {self.prediction!r} is told the time t of a discrete schedule, and process "
                              f"'edm' has none; use process {' or '.join(SCHEDULES)}, or prediction 'F'")
-        if not (self.sigma_data > 0 and self.P_std > 0):
-            raise ValueError(f"sigma_data is {self.sigma_data} and P_std {self.P_std}, wanted numbers > 0")
 
 
 class Denoiser:
@@ -56,7 +53,7 @@ class Denoiser:
         self.schedule = None if config.process == "edm" else SCHEDULES[config.process](config.T)
 
     def draw_levels(self, key, n):
-        """n noise levels to train at: ln sigma ~ N(P_mean, P_std^2) [EDM table 1], or t uniform in 1..T [DDPM alg. 1]."""
+        """n noise levels to train at: ln sigma normal [EDM table 1], or t uniform in 1..T [DDPM alg. 1]."""
         if self.schedule is None:
             config = self.config
             return ve(np.exp(config.P_mean + config.P_std * backend.to_host(key.normal(n))))
@@ -103,7 +100,7 @@ class Denoiser:
         """The weight of |F - target|^2, in float64: that of |D - x_0|^2 times c_out^2.
 
         "simple": |eps_hat - eps|^2, whatever F predicts; SNR |D - x_0|^2 [DDPM eq. 14].
-        "edm": (sigma^2 + sigma_data^2)/(sigma sigma_data)^2 |D - x_0|^2 with sigma/alpha for sigma; 1 for F [EDM table 1].
+        "edm": (s^2 + sigma_data^2)/(s sigma_data)^2 |D - x_0|^2, s = sigma/alpha; 1 for F [EDM table 1].
         """
         c_out = self.precondition(level)[1]
         if weighting == "simple":

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from . import backend
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .config import check, from_dict, setting
 from .data import batch_indices
 from .denoiser import WEIGHTINGS, Denoiser, DenoiserConfig
 from .losses import denoising_loss
@@ -36,37 +37,23 @@ class TrainingDiverged(RuntimeError):
 class TrainConfig:
     """How any objective is optimised."""
 
-    steps: int = 3000
-    batch: int = 128
-    lr: float = 4e-3
-    warmup: int = 100
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-    clip: float = 1.0               # largest norm of the gradient
-    ema: float = 0.999              # decay of the moving average that is sampled, (1+n)/(10+n) at first
-    weighting: str = "edm"
-    label_dropout: float = 0.1      # the share of labels replaced by the null class
-    explode: float = 100.0          # a loss this many times the median of the last 100 stops the run
-    seed: int = 0
-    threads: int = 0                # parts of a batch side by side; 0: one per core, and stored as that number
-    save_every: int = 500
+    steps: int = setting(3000, "updates of theta; the learning rate's course depends on it", "[1, inf)")
+    batch: int = setting(128, "images per update", "[1, inf)")
+    lr: float = setting(4e-3, "largest learning rate, reached after the warm-up", "(0, inf)")
+    warmup: int = setting(100, "updates over which the rate rises; half a cosine follows", "[0, inf)")
+    beta1: float = setting(0.9, "AdamW's decay of the mean gradient", "[0, 1)")
+    beta2: float = setting(0.99, "AdamW's decay of the mean squared gradient", "[0, 1)")
+    weight_decay: float = setting(0.0, "AdamW's decay of theta at the largest rate, per update", "[0, inf)")
+    clip: float = setting(1.0, "largest global norm of the gradient", "(0, inf]")
+    ema: float = setting(0.999, "decay per update of the average that is sampled; (1+n)/(10+n) at first", "[0, 1)")
+    weighting: str = setting("edm", "simple: |eps - eps_hat|^2; edm: 1 for prediction F", choices=WEIGHTINGS)
+    label_dropout: float = setting(0.1, "share of labels replaced by the null class", "[0, 1]")
+    explode: float = setting(100.0, "a loss this many times the median of the last 100 stops the run", "(1, inf]")
+    seed: int = setting(0, "of every random number of the run", "[0, inf)")
+    threads: int = setting(0, "parts of a batch side by side; 0: one per core", "[0, inf)")
+    save_every: int = setting(500, "updates between checkpoints", "[1, inf)")
 
-    def __post_init__(self):
-        for name, good, wanted in (("steps", self.steps >= 1, "an integer >= 1"),
-                                   ("batch", self.batch >= 1, "an integer >= 1"),
-                                   ("warmup", self.warmup >= 0, "an integer >= 0"),
-                                   ("clip", self.clip > 0, "a number > 0"),
-                                   ("ema", 0 <= self.ema < 1, "0 <= ema < 1"),
-                                   ("weighting", self.weighting in WEIGHTINGS, "one of " + ", ".join(WEIGHTINGS)),
-                                   ("label_dropout", 0 <= self.label_dropout <= 1, "0 <= label_dropout <= 1"),
-                                   ("explode", self.explode > 1, "a number > 1"),
-                                   ("seed", self.seed >= 0, "an integer >= 0"),
-                                   ("threads", self.threads >= 0, "an integer >= 0"),
-                                   ("save_every", self.save_every >= 1, "an integer >= 1")):
-            if not good:
-                raise ValueError(f"TrainConfig: {name} is {getattr(self, name)!r}, wanted {wanted}")
-        self.optimiser()
+    __post_init__ = check
 
     def optimiser(self):
         return AdamW(self.lr, self.beta1, self.beta2, weight_decay=self.weight_decay)
@@ -266,4 +253,4 @@ def restore(config):
     """The Denoiser that a checkpoint's configuration describes."""
     network = dict(config["network"])
     make, kind = NETWORKS[network.pop("name")]
-    return Denoiser(make(kind(**network)), DenoiserConfig(**config["denoiser"]))
+    return Denoiser(make(from_dict(kind, network)), from_dict(DenoiserConfig, config["denoiser"]))

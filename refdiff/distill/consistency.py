@@ -14,6 +14,7 @@ from scipy.special import erf
 
 from .. import backend
 from ..checkpoint import load_checkpoint
+from ..config import check, setting
 from ..ops import mse, pseudo_huber
 from ..process.grids import karras
 from ..process.level import expand, ve
@@ -25,27 +26,22 @@ from ..train import Images, TrainConfig, Workers, check_new, check_same, fingerp
 class ConsistencyConfig:
     """What is distilled: the teacher's noise levels, their number, and the distance between two outputs."""
 
-    sigma_min: float = 0.02
-    sigma_max: float = 20.0
-    rho: float = 7.0
-    levels_first: int = 8           # the number of noise levels doubles from this ...
-    levels_last: int = 64           # ... to this, in equal parts of the training
-    P_mean: float = 0.0             # which step: ln sigma ~ N(P_mean, P_std^2), discretised
-    P_std: float = 1.8
-    distance: str = "pseudo_huber"  # or "l2"
-    huber: float = 0.03             # pseudo-Huber's c = huber sqrt(d), d the entries of one image
-    target_ema: float = 0.95        # decay of theta^-, the network that gives the target
+    sigma_min: float = setting(0.02, "least noise, where f(x) = x; in the data's unit", "(0, inf)")
+    sigma_max: float = setting(20.0, "most noise, where sampling starts; in the data's unit", "(0, inf)")
+    rho: float = setting(7.0, "spacing of the levels in sigma^(1/rho)", "(0, inf)")
+    levels_first: int = setting(8, "number of noise levels at first; it doubles ...", "[2, inf)")
+    levels_last: int = setting(64, "... up to this one, in equal parts of the training", "[2, inf)")
+    P_mean: float = setting(0.0, "which step is trained: the mean of ln sigma", "(-inf, inf)")
+    P_std: float = setting(1.8, "and its standard deviation", "(0, inf)")
+    distance: str = setting("pseudo_huber", "between the outputs at a step's ends", choices=("pseudo_huber", "l2"))
+    huber: float = setting(0.03, "pseudo-Huber's c over sqrt(d), d the numbers of an image", "(0, inf)")
+    target_ema: float = setting(0.95, "decay per update of the network that gives the target", "[0, 1)")
 
     def __post_init__(self):
-        for name, good, wanted in (("sigma_min", 0 < self.sigma_min < self.sigma_max, "0 < sigma_min < sigma_max"),
-                                   ("levels_first", self.levels_first >= 2, "an integer >= 2"),
-                                   ("levels_last", self.levels_last >= self.levels_first, ">= levels_first"),
-                                   ("P_std", self.P_std > 0, "a number > 0"),
-                                   ("distance", self.distance in ("pseudo_huber", "l2"), "'pseudo_huber' or 'l2'"),
-                                   ("huber", self.huber > 0, "a number > 0"),
-                                   ("target_ema", 0 <= self.target_ema < 1, "0 <= target_ema < 1")):
-            if not good:
-                raise ValueError(f"ConsistencyConfig: {name} is {getattr(self, name)!r}, wanted {wanted}")
+        check(self)
+        if not self.sigma_min < self.sigma_max or self.levels_first > self.levels_last:
+            raise ValueError(f"ConsistencyConfig: sigma from {self.sigma_min} to {self.sigma_max} and "
+                             f"{self.levels_first} to {self.levels_last} levels, wanted both to grow")
 
 
 def boundary(sigma, sigma_min, sigma_data):

@@ -1,5 +1,38 @@
 """Networks F(theta, x, c_noise, labels): the U-Net and a small MLP for points, under one contract."""
+from dataclasses import asdict, dataclass
+
+from ..config import check, setting
 from .mlp import MLP, MLPConfig
 from .unet import UNet, UNetConfig
 
 NETWORKS = {"unet": (UNet, UNetConfig), "mlp": (MLP, MLPConfig)}
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What of a U-Net is usually chosen; None is chosen by `suggest`, from the size of the images."""
+
+    channels: int | None = setting(None, "of the U-Net's first level", "[1, inf)")
+    multipliers: tuple[int, ...] | None = setting(None, "channels of each level, times the first's", "[1, inf)")
+    blocks: int | None = setting(None, "ResBlocks per level on the way down; one more on the way up", "[1, inf)")
+    attention: tuple[int, ...] | None = setting(None, "image sizes with attention after every ResBlock", "[1, inf)")
+    heads: int | None = setting(None, "of attention", "[1, inf)")
+    groups: int | None = setting(None, "of channels that are normalised together", "[1, inf)")
+    dropout: float | None = setting(None, "share of activations dropped", "[0, 1)")
+
+    __post_init__ = check
+
+
+def suggest(size, options=NetworkOptions()):
+    """A UNetConfig for size x size images: halved down to 4..7 pixels, with attention on the smallest.
+
+    The time embedding is scaled for EDM's c_noise = ln(sigma)/4, whose range is a few units.
+    """
+    levels = max(1, size.bit_length() - 2)
+    while levels > 1 and size % 2 ** (levels - 1):
+        levels -= 1
+    lowest = size >> (levels - 1)
+    chosen = dict(channels=16 if size <= 8 else 32 if size <= 16 else 64, multipliers=(1,) + (2,) * (levels - 1),
+                  blocks=1, attention=(lowest,) if size <= 8 else (lowest, 2 * lowest), heads=1, groups=8, dropout=0.0)
+    chosen.update({name: value for name, value in asdict(options).items() if value is not None})
+    return UNetConfig(image_size=size, time_scale=16.0, embedding_period=100.0, **chosen)

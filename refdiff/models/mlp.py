@@ -4,6 +4,7 @@
 """
 from dataclasses import dataclass
 
+from ..config import check, setting
 from ..nn import init
 from ..nn.layers import Linear
 from ..ops import concat, silu, sinusoid
@@ -14,18 +15,15 @@ from ..params import Layout
 class MLPConfig:
     """dim coordinates, `depth` hidden layers of `width`, time embedded in `embedding` numbers."""
 
-    dim: int = 2
-    width: int = 128
-    depth: int = 3
-    embedding: int = 32
-    embedding_period: float = 100.0
-    time_scale: float = 10.0
-    classes: int = 0            # always 0: points have no labels
+    dim: int = setting(2, "coordinates of a point", "[1, inf)")
+    width: int = setting(128, "of the hidden layers", "[1, inf)")
+    depth: int = setting(3, "number of hidden layers", "[1, inf)")
+    embedding: int = setting(32, "numbers that time is embedded in", "[4, inf)")
+    embedding_period: float = setting(100.0, "ratio of its longest to its shortest wave", "(1, inf)")
+    time_scale: float = setting(10.0, "it sees time_scale * c_noise", "(0, inf)")
+    classes: int = setting(0, "points have no labels", "[0, 0]")
 
-    def __post_init__(self):
-        if min(self.dim, self.width, self.depth) < 1 or self.classes:
-            raise ValueError(f"MLPConfig: dim, width and depth are {self.dim}, {self.width}, {self.depth}, classes "
-                             f"{self.classes}; wanted integers >= 1 and no classes")
+    __post_init__ = check
 
 
 class MLP:

@@ -11,6 +11,7 @@ up pops one and sees [h, skip] joined on the channels.
 from dataclasses import dataclass
 
 from .. import backend
+from ..config import check, setting
 from ..nn import init
 from ..nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
 from ..nn.embedding import Conditioning
@@ -23,43 +24,39 @@ from ..params import Layout
 class UNetConfig:
     """The switches. Defaults are the CIFAR-10 network of DDPM, 35,746,307 parameters."""
 
-    image_size: int = 32
-    in_channels: int = 3
-    out_channels: int = 3
-    channels: int = 128
-    multipliers: tuple = (1, 2, 2, 2)
-    blocks: int = 2                     # ResBlocks per level on the way down; one more on the way up
-    attention: tuple = (16,)            # image sizes with attention after every ResBlock
-    heads: int = 1
-    head_channels: int = 0              # if > 0, channels per head; overrides heads
-    groups: int = 32
-    norm_eps: float = 1e-6
-    scale_shift: bool = False           # ADM: FiLM instead of addition
-    resblock_updown: bool = False       # ADM: resampling inside ResBlocks instead of convolutions
-    down_pad: str = "ddpm"              # "ddpm" (0,1,0,1) or "same"
-    classes: int = 0                    # 0: unconditional; else a null row is added
-    dropout: float = 0.1
-    zero_init: bool = True
-    embedding_order: str = "sin_cos"
-    embedding_denominator: str = "half-1"
-    embedding_period: float = 10000.0
-    time_scale: float = 1.0             # the embedding sees time_scale c_noise
+    image_size: int = setting(32, "height and width, in pixels", "[1, inf)")
+    in_channels: int = setting(3, "of an image", "[1, inf)")
+    out_channels: int = setting(3, "of the output", "[1, inf)")
+    channels: int = setting(128, "of the first level", "[1, inf)")
+    multipliers: tuple = setting((1, 2, 2, 2), "channels of each level, times the first's", "[1, inf)")
+    blocks: int = setting(2, "ResBlocks per level on the way down; one more on the way up", "[1, inf)")
+    attention: tuple[int, ...] = setting((16,), "image sizes with attention after every ResBlock", "[1, inf)")
+    heads: int = setting(1, "of attention", "[1, inf)")
+    head_channels: int = setting(0, "if > 0, channels per head, instead of heads", "[0, inf)")
+    groups: int = setting(32, "of channels that are normalised together", "[1, inf)")
+    norm_eps: float = setting(1e-6, "added to the variance by GroupNorm", "(0, inf)")
+    scale_shift: bool = setting(False, "ADM: time scales and shifts, instead of being added")
+    resblock_updown: bool = setting(False, "ADM: resample inside ResBlocks, instead of by convolutions")
+    down_pad: str = setting("ddpm", "of strided convolutions: ddpm (0,1,0,1), same (1,1,1,1)", choices=("ddpm", "same"))
+    classes: int = setting(0, "of labels, a null row is added; 0: no labels", "[0, inf)")
+    dropout: float = setting(0.1, "share of activations dropped before the second convolution", "[0, 1)")
+    zero_init: bool = setting(True, "the last layer of every residual branch starts at 0")
+    embedding_order: str = setting("sin_cos", "of the time embedding", choices=("sin_cos", "cos_sin"))
+    embedding_denominator: str = setting("half-1", "of its exponents", choices=("half-1", "half"))
+    embedding_period: float = setting(10000.0, "ratio of its longest to its shortest wave", "(1, inf)")
+    time_scale: float = setting(1.0, "it sees time_scale * c_noise", "(0, inf)")
 
     def __post_init__(self):
         object.__setattr__(self, "multipliers", tuple(self.multipliers))     # lists from JSON
         object.__setattr__(self, "attention", tuple(self.attention))
+        check(self)
         size = self.image_size
-        for name in ("image_size", "in_channels", "out_channels", "channels", "blocks", "heads", "groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"UNetConfig: {name} is {getattr(self, name)}, wanted an integer >= 1")
         if size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"UNetConfig: image_size {size} does not halve {len(self.multipliers) - 1} times; "
                              "use fewer multipliers or pad the images")
         for m in self.multipliers:
             if self.channels * m % self.groups:
                 raise ValueError(f"UNetConfig: {self.channels * m} channels do not divide into {self.groups} groups")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"UNetConfig: dropout is {self.dropout}, wanted 0 <= dropout < 1")
 
 
 class UNet:

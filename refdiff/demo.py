@@ -1,0 +1,170 @@
+"""The main job: from the embedded digits to few-step samples, measured.
+
+Train a teacher, distil it, sample both with few and many steps, compare with real images, and leave
+report.json, report.html and samples.png. `quick` does all of it with less training.
+"""
+import resource
+import sys
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, report
+from .checkpoint import load_checkpoint
+from .data import digits
+from .denoiser import DenoiserConfig
+from .distill.consistency import TRAINING, ConsistencyConfig, distil
+from .evaluate import Reference
+from .models import UNetConfig
+from .parallel import Workers
+from .rng import Key
+from .sample import choose_labels, open_sampling, states, to_images
+from .samplers import run
+from .train import TrainConfig, train
+
+NETWORK = UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.0,
+                     time_scale=16.0, embedding_period=100.0)
+DENOISER = DenoiserConfig(P_mean=-0.8, P_std=1.2)
+TEACHER = TrainConfig(steps=3000, lr=4e-3, warmup=100, beta2=0.99, ema=0.999, label_dropout=0.1)
+STUDENT = TRAINING
+CONSISTENCY = ConsistencyConfig()
+
+# name -> (of the student?, sampler, steps, network evaluations)
+RUNS = {"ddim50": (False, "ddim", 50, 50), "heun18": (False, "heun", 18, 35), "ddim2": (False, "ddim", 2, 2),
+        "cd4": (True, "consistency", 4, 4), "cd2": (True, "consistency", 2, 2), "cd1": (True, "consistency", 1, 1)}
+FULL = {"ddpm1000": (False, "ddpm", 1000, 1000)}
+TITLES = {"ddpm1000": "DDPM, 1000 steps", "ddim50": "DDIM, 50 steps", "heun18": "Heun, 18 steps",
+          "ddim2": "DDIM, 2 steps", "cd4": "consistency, 4 steps", "cd2": "consistency, 2 steps",
+          "cd1": "consistency, 1 step"}
+
+
+def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=True):
+    """Run everything into the folder `out`; returns what report.json holds.
+
+    quick: a tenth of the training and a quarter of the samples, under a minute on two cores. full: DDPM's
+    1000 steps are measured too, not only shown. Raises FileExistsError if `out` holds another run.
+    """
+    begin = time.perf_counter()
+    out = Path(out)
+    for name in ("checkpoint.h5", "distilled.h5"):
+        if (out / name).exists():
+            raise FileExistsError(f"{out / name} exists: {out} holds a run; choose another --out, or remove it")
+    training, heldout = digits("train"), digits("heldout")
+    n, seeds = (500, 1) if quick else (2000, 3)
+    teacher = replace(TEACHER, seed=seed, threads=threads, **({"steps": 300, "warmup": 30} if quick else {}))
+    student = replace(STUDENT, seed=seed, threads=threads, **({"steps": 120} if quick else {}))
+
+    train(training, NETWORK, DENOISER, teacher, out, progress=progress)
+    trained = time.perf_counter()
+    distil(out / "checkpoint.h5", training, CONSISTENCY, student, out, progress=progress)
+    distilled = time.perf_counter()
+
+    checkpoints = [load_checkpoint(out / name) for name in ("checkpoint.h5", "distilled.h5")]
+    with Workers(threads) as workers:
+        samples, rows, trajectory = draw(checkpoints, n, seeds, seed, {**RUNS, **(FULL if full else {})}, workers,
+                                         progress)
+    sampled = time.perf_counter()
+
+    results = measure(samples, training, heldout, n, seed)
+    results["bars"] = bars(results)
+    end = time.perf_counter()
+    results.update(
+        seconds={"train": trained - begin, "distill": distilled - trained, "sample": sampled - distilled,
+                 "total": end - begin},
+        peak_mib=peak_mib(), parameters=int(checkpoints[0].size), seed=seed, version=__version__, quick=quick,
+        samples=n, sampling_seeds=seeds, evaluations={name: runs[3] for name, runs in {**RUNS, **FULL}.items()})
+    losses = {"teacher": checkpoints[0].history["loss"], "distillation": checkpoints[1].history["loss"]}
+    report.write(out, results, [("real digits", real_row(training)), *rows], losses, trajectory)
+    return results
+
+
+def draw(checkpoints, n, seeds, seed, runs, workers, progress=True):
+    """(samples {name: [(images, labels) per seed]}, rows for the picture, trajectory of Heun's states)."""
+    sampling = [open_sampling(checkpoint) for checkpoint in checkpoints]
+    samples = defaultdict(list)
+    for repeat in range(seeds):
+        labels = choose_labels(sampling[0].classes, n)
+        for name, (student, sampler, steps, _) in runs.items():
+            say(f"sampling {TITLES[name]}, {n} images, {repeat + 1} of {seeds}", progress)
+            key = Key(seed).fold("sample", repeat)
+            x = run(states(sampling[student], sampler, steps, labels, key, workers))
+            samples[name].append((to_images(sampling[student], x), labels))
+
+    rows, ten = [], choose_labels(sampling[0].classes, 10)
+    key = Key(seed).fold("picture")                     # one x_T for every row of the picture
+    for name, (student, sampler, steps, _) in {**FULL, **RUNS}.items():
+        x = run(states(sampling[student], sampler, steps, ten, key, workers))
+        rows.append((TITLES[name], to_images(sampling[student], x)))
+    seen = [(state.level.sigma, to_images(sampling[0], state.prediction.x),
+             to_images(sampling[0], state.prediction.x0))
+            for state in states(sampling[0], "heun", 18, ten, key, workers)]
+    sigmas, noisy, denoised = zip(*seen)
+    return samples, rows, {"sigmas": sigmas, "x": np.stack(noisy), "x0": np.stack(denoised)}
+
+
+def measure(samples, training, heldout, n, seed):
+    """The results of report.json that compare images: means over sampling seeds, and their spread."""
+    reference = Reference(training, heldout)
+    results = reference.floors(n, seed)
+    spread = {}
+    for name, runs in samples.items():
+        each = [reference.compare(images, labels) for images, labels in runs]
+        for space in ("frechet", "pixel_frechet"):
+            values = {split: [e[space][split] for e in each] for split in ("train", "heldout")}
+            results[space][name] = {split: float(np.mean(v)) for split, v in values.items()}
+            spread.setdefault(space, {})[name] = {split: float(np.ptp(v)) for split, v in values.items()}
+        for key in ("precision", "recall", "label_agreement"):
+            results.setdefault(key, {})[name] = float(np.mean([e[key] for e in each]))
+        results.setdefault("nearest_train", {})[name] = min(e["nearest_train"] for e in each)
+        results.setdefault("class_histogram", {})[name] = np.mean([e["class_histogram"] for e in each], axis=0).tolist()
+    real = reference.compare(heldout.images, heldout.labels)
+    for key in ("precision", "recall", "label_agreement", "nearest_train"):
+        results[key]["heldout"] = real[key]
+    results["spread"] = spread
+    return results
+
+
+def bars(results):
+    """What a good run reaches, as [{claim, value, limit, ok}]."""
+    f = results["frechet"]
+    train = {name: f[name]["train"] for name in f if isinstance(f[name], dict) and "train" in f[name]}
+    floor, baseline = f["floor"]["bootstrap"], f["baseline"]
+    rows = [("Heun, 18 steps, over the bootstrap floor", train["heun18"] / floor, 2.2),
+            ("DDIM, 50 steps, over the bootstrap floor", train["ddim50"] / floor, 2.5),
+            ("Heun, 18 steps, over one Gaussian per class", train["heun18"] / baseline, 0.1),
+            ("DDIM, 50 steps, over one Gaussian per class", train["ddim50"] / baseline, 0.1),
+            ("consistency, 4 steps, over DDIM-50", train["cd4"] / train["ddim50"], 1.2),
+            ("consistency, 2 steps, over DDIM-50", train["cd2"] / train["ddim50"], 1.7),
+            ("consistency, 1 step, over DDIM-50", train["cd1"] / train["ddim50"], 2.7),
+            ("consistency, 4 steps, over 2 steps", train["cd4"] / train["cd2"], 1.0),
+            ("consistency, 2 steps, over 1 step", train["cd2"] / train["cd1"], 1.0),
+            ("consistency, 2 steps, over DDIM in 2 steps", train["cd2"] / train["ddim2"], 1 / 8),
+            ("4 steps against held-out images, over real against real",
+             f["cd4"]["heldout"] / f["floor"]["heldout"], 1.3)]
+    at_least = [(f"{what}, {TITLES[name]}", results[what][name], 0.86)
+                for name in ("heun18", "ddim50") for what in ("precision", "recall")]
+    at_least.append(("distance of the nearest sample to a training image",
+                     min(results["nearest_train"][name] for name in train), 0.75))
+    return ([{"claim": claim, "value": value, "limit": f"<= {limit:.4g}", "ok": bool(value <= limit)}
+             for claim, value, limit in rows]
+            + [{"claim": claim, "value": value, "limit": f">= {limit:.4g}", "ok": bool(value >= limit)}
+               for claim, value, limit in at_least])
+
+
+def real_row(dataset):
+    """One real image per class."""
+    return np.stack([dataset.images[np.flatnonzero(dataset.labels == k)[0]] for k in range(len(dataset.classes))])
+
+
+def peak_mib():
+    """The largest memory this process has held, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def say(text, progress):
+    if progress:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""Samples against real images, and what a number would be for perfect ones.
+
+Samples are clipped and rounded to the data's grey levels first, as the real images were. Frechet
+distances are on the features of a small classifier of digits and on raw pixels; other data than 8x8
+digits have raw pixels alone.
+"""
+import numpy as np
+
+from .data import quantize
+from .metrics import features, floors, frechet, neighbours
+from .rng import Key
+
+
+def pixels(images):
+    """Raw pixels as features: (n, h w c)."""
+    return images.reshape(len(images), -1).astype(np.float64)
+
+
+class Reference:
+    """Real training and held-out images, with everything about them that every comparison needs."""
+
+    def __init__(self, training, heldout=None):
+        self.training, self.heldout = training, heldout
+        self.spaces = {"pixel_frechet": pixels}
+        self.extract = None
+        if training.shape == (features.SIZE, features.SIZE, 1):
+            self.extract = features.load()
+            self.spaces["frechet"] = self.extract
+        self.moments = {(space, split): frechet.moments(f(data.images)) for space, f in self.spaces.items()
+                        for split, data in (("train", training), ("heldout", heldout)) if data is not None}
+        self.main = self.spaces.get("frechet", pixels)
+        self.real = self.main(training.images)
+
+    def compare(self, images, labels=None):
+        """{frechet: {train, heldout}, pixel_frechet, precision, recall, nearest_train, class_histogram} of samples."""
+        if images.shape[1:] != self.training.shape:
+            raise ValueError(f"evaluate: samples are {images.shape[1:]}, the data's images {self.training.shape}; "
+                             "evaluate samples against the data they imitate")
+        images = quantize(images, self.training.levels)
+        found = {}
+        for space, f in self.spaces.items():
+            moments = frechet.moments(f(images))
+            found[space] = {split: frechet.distance(moments, self.moments[space, split])
+                            for split in ("train", "heldout") if (space, split) in self.moments}
+        found["precision"], found["recall"] = neighbours.precision_recall(self.real, self.main(images))
+        found["nearest_train"] = float(neighbours.nearest(images, self.training.images)[0].min())
+        if self.extract is not None:
+            predicted = self.extract.predict(images)
+            found["class_histogram"] = np.bincount(predicted, minlength=features.CLASSES).tolist()
+            if labels is not None:
+                found["label_agreement"] = float((predicted == labels).mean())
+        return found
+
+    def floors(self, n, seed=0, repeats=10):
+        """{frechet: {floor: {bootstrap, heldout}, baseline}, ...} at n samples: what real images and Gaussians score.
+
+        floor.bootstrap: n training images drawn with replacement; floor.heldout: real held-out against real
+        training images over stratified splits of all of them; baseline: one Gaussian per class.
+        """
+        key = Key(seed).fold("floors")
+        found = {}
+        for space, f in self.spaces.items():
+            training = f(self.training.images)
+            found[space] = {"floor": {"bootstrap": float(floors.bootstrap(training, n, key, repeats).mean())}}
+            if self.heldout is not None and self.training.labels is not None:
+                everything = np.concatenate([training, f(self.heldout.images)])
+                labels = np.concatenate([self.training.labels, self.heldout.labels])
+                fraction = len(self.heldout) / len(labels)
+                found[space]["floor"]["heldout"] = float(
+                    floors.real_against_real(everything, labels, key, fraction, repeats).mean())
+            if self.training.labels is not None:
+                gaussian, _ = floors.gaussian_per_class(self.training.images, self.training.labels, n, key,
+                                                        self.training.levels)
+                found[space]["baseline"] = frechet.distance(f(gaussian), self.moments[space, "train"])
+        return found

@@ -1,0 +1,119 @@
+"""Samples from a checkpoint: a sampler's name and a number of steps, made into images.
+
+    images = sample(checkpoint, "heun", steps=18, count=100, label=7, seed=0)
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from . import backend
+from .distill.consistency import Consistency, ConsistencyConfig
+from .metrics.floors import balanced_labels
+from .parallel import Workers
+from .process import grids
+from .rng import Key
+from .samplers import SAMPLERS, noise_from
+from .train import restore
+
+# Noise levels at which a consistency function is evaluated, by the number of steps.
+SIGMAS = {1: (20.0,), 2: (20.0, 0.8), 4: (20.0, 2.5, 0.8, 0.3)}
+
+
+class Sampling(NamedTuple):
+    """What `sample` and the report need of a checkpoint: the denoiser or consistency function and its levels."""
+
+    denoiser: object
+    theta: object
+    sigma_min: float
+    sigma_max: float
+    rho: float
+    center: float
+    classes: int
+    distilled: bool
+
+
+def open_sampling(checkpoint):
+    """The moving average of a checkpoint, ready to sample."""
+    if checkpoint.kind not in ("training", "distillation"):
+        raise ValueError(f"sample: a checkpoint of kind {checkpoint.kind!r}, wanted one written by train or distill")
+    config = checkpoint.config
+    denoiser = restore(config)
+    levels = config.get("consistency", {})
+    default = ConsistencyConfig()
+    return Sampling(denoiser, checkpoint.parameters(denoiser.network.layout, "ema"),
+                    *(levels.get(name, getattr(default, name)) for name in ("sigma_min", "sigma_max", "rho")),
+                    config["data"]["center"], denoiser.network.config.classes, checkpoint.kind == "distillation")
+
+
+def consistency_sigmas(steps, sigma_max=20.0, last=0.3):
+    """The levels of a multistep consistency sample: SIGMAS where it has them, else spaced evenly in log sigma."""
+    if steps in SIGMAS and SIGMAS[steps][0] == sigma_max:
+        return SIGMAS[steps]
+    return tuple(np.geomspace(sigma_max, min(last, sigma_max / 2), steps).tolist())
+
+
+def make_grid(sampling, steps):
+    """The levels that `steps` steps visit: EDM's spacing of sigma [EDM eq. 5], or trailing times of the schedule."""
+    if sampling.denoiser.schedule is None:
+        return grids.karras(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho)
+    return grids.discrete(sampling.denoiser.schedule, steps, "trailing")
+
+
+def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, **options):
+    """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sample: sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
+    if sampling.distilled != (sampler == "consistency"):
+        raise ValueError(f"sample: sampler {sampler!r} needs a checkpoint that refdiff "
+                         f"{'train' if sampling.distilled else 'distill'} wrote")
+    if steps < 1:
+        raise ValueError(f"sample: steps is {steps}, wanted an integer >= 1")
+    config = sampling.denoiser.network.config
+    shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
+    z = key.fold("x").normal(shape)
+    if sampler == "consistency":
+        f = Consistency(sampling.denoiser, sampling.sigma_min).bind(sampling.theta, labels, workers)
+        sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max)
+        return SAMPLERS[sampler](f, sigmas, sigmas[0] * z, sampling.sigma_min, noise_from(key, z))
+    denoise = sampling.denoiser.bind(sampling.theta, labels, workers)
+    grid = make_grid(sampling, steps)
+    start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
+    if sampler == "ddpm" or options.get("eta"):
+        options["noise"] = noise_from(key, z)
+    return SAMPLERS[sampler](denoise, grid, start * z, **options)
+
+
+def to_images(sampling, x):
+    """A sampler's state as images: the data's mean added, clipped to [-1, 1], float32 on the host."""
+    images = backend.to_host(x) + sampling.center
+    if not np.isfinite(images).all():
+        raise FloatingPointError("sample: the sampler left numbers that are not finite; the checkpoint has diverged, "
+                                 "or the sampler is asked outside the noise levels it was trained on")
+    return np.clip(images, -1, 1).astype(np.float32)
+
+
+def choose_labels(classes, count, label=None):
+    """Labels (count,): one class for all, or every class in turn; None for a network without classes."""
+    if not classes:
+        if label is not None:
+            raise ValueError(f"sample: label {label} for a network without classes; leave --label away")
+        return None
+    if label is None:
+        return backend.asarray(balanced_labels(count, classes))
+    if not 0 <= label <= classes:
+        raise ValueError(f"sample: label is {label}, wanted 0..{classes - 1}, or {classes} for no class")
+    return backend.asarray(np.full(count, label))
+
+
+def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, **options):
+    """(images float32 (count, h, w, c) in [-1, 1], labels (count,) or None) from a checkpoint's moving average."""
+    if count < 1:
+        raise ValueError(f"sample: count is {count}, wanted an integer >= 1")
+    sampling = open_sampling(checkpoint)
+    labels = choose_labels(sampling.classes, count, label)
+    with Workers(threads) as workers:
+        x = None
+        for state in states(sampling, sampler, steps, labels, Key(seed).fold("sample"), workers, count, sigmas,
+                            **options):
+            x = state.x
+    return to_images(sampling, x), None if labels is None else backend.to_host(labels)
