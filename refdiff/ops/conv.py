@@ -79,7 +79,7 @@ def conv2d_backward(saved, dy):
     k, _, _, d = w.shape
     before, _ = PADS[pad](k)
     u = spread(dy, stride)
-    top = k - 1 - before                                   # so that row r of the windows starts at u[r + before - (k-1)]
+    top = k - 1 - before                                  # so that row r of the windows starts at u[r + before - (k-1)]
     u = pad_image(u, top, height + before - u.shape[1], top, width + before - u.shape[2])
     rows = windows(u, k, 1) if k > 1 else u.reshape(-1, d)                     # (n h w, k k d)
     w_flip = w[::-1, ::-1].transpose(0, 1, 3, 2).reshape(k * k * d, c)

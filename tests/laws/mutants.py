@@ -1,13 +1,9 @@
 """Wrong ops, to prove that the laws can fail.
 
-Three kinds. `PLANTED`: one mistake per law, put into every op from outside, with the law that must
-notice. `CONSISTENT`: another op than the definition with a right backward and jvp of its own, so that
-only the scalar loop can tell. `source_mutants`: every operator, sign, number, comparison and in-place
-step in the source of refdiff/ops, changed one at a time.
+`PLANTED`: one mistake per law, put into every op from outside, with the law that must notice.
+`CONSISTENT`: another op than the definition with a right backward and jvp of its own, so that only
+the scalar loop can tell. (mutate_source.py changes the source itself.)
 """
-import ast
-import contextlib
-import inspect
 import math
 from dataclasses import dataclass
 from typing import Callable
@@ -24,7 +20,7 @@ FACTOR = 1 + 1e-9                     # a mistake a thousand times the tolerance
 # ---- changes from outside
 
 def around(op, name, forward=None, backward=None, jvp=None):
-    """The op with its results passed through functions: y -> forward(y), (dx...) -> backward(*dx), ydot -> jvp(ydot)."""
+    """The op with its results passed through functions: y, (dx...) and ydot each through its own."""
     def changed_forward(*inputs, **options):
         y, saved = op.forward(*inputs, **options)
         return (forward(y) if forward else y), saved
@@ -141,7 +137,8 @@ PLANTED = {
     "jvp writes into its tangent": ("arguments_are_left_alone", lambda op, m: spoils(op, m, "jvp", "last")),
     "rows mixed": ("rows_do_not_mix", mixes_rows),
     "y in float64": ("dtype_is_kept", lambda op, m: around(op, m, forward=lambda a: a * np.float64(1))),
-    "cotangents in float64": ("dtype_is_kept", lambda op, m: around(op, m, backward=every(lambda a: a * np.float64(1)))),
+    "cotangents in float64": ("dtype_is_kept",
+                              lambda op, m: around(op, m, backward=every(lambda a: a * np.float64(1)))),
     "jvp in float64": ("dtype_is_kept", lambda op, m: around(op, m, jvp=lambda a: a * np.float64(1))),
     "y through float32": ("forward_equals_the_scalar_loop",
                           lambda op, m: around(op, m, forward=lambda a: a.astype(np.float32).astype(a.dtype))),
@@ -151,7 +148,8 @@ PLANTED = {
                                  lambda op, m: around(op, m, backward=every(lambda a: a + np.zeros(a.shape)))),
     "everything brought to the host": ("host_and_device_do_not_mix", on_host),
     "a route with another y": ("routes_equal_the_plain_one", lambda op, m: with_route(op, m, forward=off)),
-    "a route with another backward": ("routes_equal_the_plain_one", lambda op, m: with_route(op, m, backward=every(off))),
+    "a route with another backward": ("routes_equal_the_plain_one",
+                                      lambda op, m: with_route(op, m, backward=every(off))),
     "y with an axis too many": ("shapes_follow_the_signature", lambda op, m: around(op, m, forward=lambda a: a[None])),
     "a cotangent summed over its first axis": ("shapes_follow_the_signature",
                                                lambda op, m: around(op, m, backward=every(lambda a: a.sum(0)))),
@@ -283,123 +281,3 @@ def consistent(op):
             yield name, variant(op, name, forward=other.forward, backward=other.backward, jvp=other.jvp)
         else:
             yield name, through(op, name, **change)
-
-
-# ---- changes in the source
-
-SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-         ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.GtE, ast.Gt: ast.LtE,
-         ast.LtE: ast.Gt, ast.GtE: ast.Lt, ast.Or: ast.And, ast.And: ast.Or, ast.MatMult: ast.Mult}
-
-
-def changes(node):
-    """Functions that change this node in place, each another mistake (its opposite is not needed: trees are copied)."""
-    if isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in SWAPS:
-        yield lambda n: setattr(n, "op", SWAPS[type(n.op)]())
-    if isinstance(node, ast.AugAssign):
-        yield lambda n: setattr(n, "value", ast.Constant(0 if isinstance(n.op, (ast.Add, ast.Sub)) else 1))
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        yield lambda n: setattr(n, "ops", [SWAPS[type(n.ops[0])]()])
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        yield lambda n: setattr(n, "op", ast.UAdd())
-    if isinstance(node, ast.IfExp):
-        yield lambda n: (lambda a, b: (setattr(n, "body", b), setattr(n, "orelse", a)))(n.body, n.orelse)
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        yield lambda n: setattr(n, "value", n.value + 1)
-    if isinstance(node, ast.Constant) and type(node.value) is float:
-        yield lambda n: setattr(n, "value", n.value * (1 + 1e-6))
-
-
-def sites(tree):
-    """Every node that computes: not the registrations, the defaults or the checks of arguments."""
-    def walk(node, function):
-        if isinstance(node, ast.FunctionDef):
-            for child in node.body:
-                yield from walk(child, node.name)
-            return
-        if isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise):
-            return
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Op", "wanted"):
-            return
-        yield node, function
-        if ast.unparse(node) == "-1" and "reshape" in context[-1]:     # NumPy reads any negative size as -1
-            return
-        context.append(getattr(getattr(node, "func", None), "attr", context[-1] if isinstance(
-            node, (ast.Tuple, ast.UnaryOp, ast.BinOp)) else ""))
-        for child in ast.iter_child_nodes(node):
-            yield from walk(child, function)
-        context.pop()
-
-    context = [""]
-    return list(walk(tree, ""))
-
-
-def users(module):
-    """function name -> the ops of the module that reach it, by the names that functions mention."""
-    tree = ast.parse(inspect.getsource(module))
-    mentions = {f.name: {n.id for n in ast.walk(f) if isinstance(n, ast.Name)}
-                for f in tree.body if isinstance(f, ast.FunctionDef)}
-    found = {}
-    for op in ops_of(module):
-        reached, new = set(), {op.forward.__name__, op.backward.__name__, op.jvp.__name__}
-        new |= {f.__name__ for route in op.routes.values() for f in route}
-        while new:
-            reached |= new
-            new = set().union(*(mentions.get(f, set()) for f in new)) - reached
-        for function in reached:
-            found.setdefault(function, []).append(op.name)
-    return found
-
-
-def ops_of(module):
-    return [op for op in REGISTRY.values() if op.forward.__module__ == module.__name__]
-
-
-def load(tree, module):
-    """The ops of a changed module, by name; the registry keeps the real ones."""
-    real = dict(REGISTRY)
-    REGISTRY.clear()
-    try:
-        exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"),
-             {"__name__": module.__name__, "__package__": module.__package__})
-        return dict(REGISTRY)
-    finally:
-        REGISTRY.clear()
-        REGISTRY.update(real)
-
-
-def source_mutants(module):
-    """(function, "expression => changed expression", ops) for every single change; ops() loads the changed ops by name."""
-    source = inspect.getsource(module)
-    for i, (node, function) in enumerate(sites(ast.parse(source))):
-        for j in range(len(list(changes(node)))):
-            tree = ast.parse(source)
-            found, _ = sites(tree)[i]
-            around_it = [n for n in ast.walk(tree) if isinstance(n, (ast.BinOp, ast.Compare, ast.AugAssign, ast.Call, ast.IfExp))
-                         and any(inner is found for inner in ast.walk(n))]
-            shown = min(around_it or [found], key=lambda n: len(ast.unparse(n)))
-            before = ast.unparse(shown)
-            list(changes(found))[j](found)
-            yield function, f"{before} => {ast.unparse(shown)}", lambda tree=tree: load(tree, module)
-
-
-@contextlib.contextmanager
-def guarded_windows():
-    """as_strided that refuses to look outside the array it is given."""
-    as_strided = np.lib.stride_tricks.as_strided
-
-    def guarded(x, shape, strides):
-        if 0 not in shape:
-            low, high = np.lib.array_utils.byte_bounds(x)
-            start = x.__array_interface__["data"][0]
-            reach = [(s - 1) * step for s, step in zip(shape, strides)]
-            first = start + sum(r for r in reach if r < 0)
-            last = start + sum(r for r in reach if r > 0) + x.itemsize
-            assert low <= first and last <= high, f"a view of {shape} reaches outside an array of {x.shape}"
-        return as_strided(x, shape, strides)
-
-    np.lib.stride_tricks.as_strided = guarded
-    try:
-        yield
-    finally:
-        np.lib.stride_tricks.as_strided = as_strided

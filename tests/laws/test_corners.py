@@ -8,7 +8,7 @@ import pytest
 from draw import Case, cases
 from hypothesis import HealthCheck, given, settings
 from laws import LAWS
-from mutants import guarded_windows
+from mutate_source import guarded_windows
 from oracles import ORACLES
 
 from refdiff.ops import REGISTRY, attention, cross_entropy, group_norm, layer_norm, pseudo_huber, sinusoid, softmax

@@ -6,22 +6,26 @@ import numpy as np
 import pytest
 from draw import fixed_cases
 from laws import LAWS
-from mutants import (CONSISTENT, PLANTED, consistent, guarded_windows, is_another_op, ops_of, source_mutants, users)
+from mutants import CONSISTENT, PLANTED, consistent, is_another_op
+from mutate_source import guarded_windows, ops_of, run, shared_function, source_mutants, users
 
+import refdiff.ops.op
 from refdiff.ops.op import REGISTRY
 
 MODULES = sorted({op.forward.__module__ for op in REGISTRY.values()})
 
-# A change of the source that changes no result: (function, change) -> why.
+# A change of the source that changes no result: (module, function, change) -> why.
 EQUIVALENT = {
-    ("", "k // 2 => k // 3"): "the same for 1x1 and 3x3; test_corners has the 5x5 kernel",
-    ("conv2d_forward", "k == 1 => k == 2"): "the route of a 1x1 kernel saves a copy, the windows give the same",
-    ("conv2d_backward", "k > 1 => k > 2"): "as in the forward",
-    ("conv2d_jvp", "0 * bdot => 0 / bdot"): "zero either way",
-    ("spread", "stride * (p - 1) + 1 => stride * (p - 1) + 2"): "a further zero row, which the padding leaves out",
-    ("spread", "stride * (q - 1) + 1 => stride * (q - 1) + 2"): "a further zero column, likewise",
-    ("add_forward", "scale == 1.0 => scale == 1.000001"): "the product with 1 is saved, not needed",
-    ("add_backward", "scale == 1.0 => scale == 1.000001"): "as in the forward",
+    ("conv", "", "k // 2 => k // 3"): "the same for 1x1 and 3x3; test_corners has the 5x5 kernel",
+    ("conv", "conv2d_forward", "k == 1 => k == 2"): "the route of a 1x1 kernel saves a copy, the windows give the same",
+    ("conv", "conv2d_backward", "k > 1 => k > 2"): "as in the forward",
+    ("conv", "conv2d_jvp", "0 * bdot => 0 / bdot"): "zero either way",
+    ("conv", "spread", "stride * (p - 1) + 1 => stride * (p - 1) + 2"): "a further row, which the padding leaves out",
+    ("conv", "spread", "stride * (q - 1) + 1 => stride * (q - 1) + 2"): "a further column, likewise",
+    ("op", "sum_pixels", "backend.of(a=a).ones((1, h * w), a.dtype) => backend.of(a=a).ones((2, h * w), a.dtype)"):
+        "the sum twice, of which the first is taken",
+    ("elementwise", "add_forward", "scale == 1.0 => scale == 1.000001"): "the product with 1 is saved, not needed",
+    ("elementwise", "add_backward", "scale == 1.0 => scale == 1.000001"): "as in the forward",
 }
 
 
@@ -81,29 +85,46 @@ def test_the_op_itself_passes_where_its_mutants_die(name):
     assert {law: e for law in LAWS if (e := killed_by(law, REGISTRY[name], cases))} == {}
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_no_operator_sign_or_number_of_the_source_can_change_unseen(path):
-    module = importlib.import_module(path)
-    uses, seen, alive = users(module), set(), []
+def noticed(names, ops):
+    return any(killed_by(law, ops[name], fixed_cases(REGISTRY[name])) for name in names for law in LAWS)
+
+
+def judge(module, dies):
+    """Run dies(function, tree) on every change of a module; complain of those that live, and of stale exceptions."""
+    home, alive, seen = module.__name__.rpartition(".")[2], [], set()
     with guarded_windows():
-        for function, change, load in source_mutants(module):
-            seen.add((function, change))
-            if (function, change) in EQUIVALENT:
-                continue
-            try:
-                changed = load()
-            except Exception:                                      # it does not even load
-                continue
-            names = uses.get(function, [op.name for op in ops_of(module)])
-            if not any(killed_by(law, changed[n], fixed_cases(REGISTRY[n])) for n in names for law in LAWS):
-                alive.append(f"in {function}: {change}")
-    assert not alive, (f"{path}: these changes of the source go unseen; either a law has a hole, or the change is "
-                       "harmless and belongs in EQUIVALENT with its reason:\n" + "\n".join(alive))
-    stale = [key for key in EQUIVALENT if key[0] in uses and path.endswith(_home(key[0])) and key not in seen]
+        for function, change, tree in source_mutants(module):
+            seen.add((home, function, change))
+            if (home, function, change) not in EQUIVALENT and not dies(function, tree):
+                alive.append((home, function, change))
+    assert not alive, (f"{home}.py: these changes of the source go unseen; either a law has a hole, or the change is "
+                       "harmless and belongs in EQUIVALENT with its reason:\n" + "\n".join(map(str, alive)))
+    stale = [key for key in EQUIVALENT if key[0] == home and key not in seen]
     assert not stale, f"EQUIVALENT names changes that are not possible any more: {stale}"
 
 
-def _home(function):
-    """The last part of the name of the module that defines a function."""
-    homes = [m for m in MODULES if hasattr(importlib.import_module(m), function)]
-    return homes[0].rpartition(".")[2] if homes else "nowhere"
+@pytest.mark.parametrize("path", MODULES)
+def test_no_operator_sign_or_number_of_the_source_can_change_unseen(path):
+    module = importlib.import_module(path)
+    home, uses = path.rpartition(".")[2], users()
+
+    def dies(function, tree):
+        try:
+            _, changed = run(tree, module)
+        except Exception:                                          # it does not even load
+            return True
+        return noticed(uses.get((home, function), [op.name for op in ops_of(module)]), changed)
+
+    judge(module, dies)
+
+
+def test_no_operator_sign_or_number_of_the_shared_functions_can_change_unseen():
+    uses = users()
+
+    def dies(function, tree):
+        if ("op", function) not in uses or function.startswith(("wanted", "check_")):
+            return True                                            # no computation; test_op_errors judges the checks
+        with shared_function(function, run(tree, refdiff.ops.op)[0][function]):
+            return noticed(uses["op", function], REGISTRY)
+
+    judge(refdiff.ops.op, dies)
