@@ -103,4 +103,4 @@ class Level:
 
 def ve(sigma):
     """The variance-exploding level x = x_0 + sigma eps with t = sigma: a number, or an array (n,)."""
-    return Level(sigma, 1.0 if np.ndim(sigma) == 0 else sigma * 0 + 1, sigma)
+    return Level(sigma, 1.0 if getattr(sigma, "ndim", 0) == 0 else sigma * 0 + 1, sigma)

@@ -90,7 +90,7 @@ class Schedule:
 
     def level(self, t):
         """The level at t, an integer or an integer array (n,), 0 <= t <= T. Raises ValueError otherwise."""
-        array = np.ndim(t) > 0
+        array = getattr(t, "ndim", 0) > 0
         kind = t.dtype.kind if hasattr(t, "dtype") else "i" if type(t) is int else type(t).__name__
         if kind not in ("i", "u"):
             raise ValueError(f"level of {self.rule}: t is {t!r}, wanted an integer or an integer array, 0..{self.T}")

@@ -22,6 +22,13 @@ def test_ten_steps_of_a_thousand(rule):
     assert rule in grid.rule and s.rule in grid.rule
 
 
+@pytest.mark.parametrize("rule, times", [("leading", [858, 715, 572, 429, 286, 143, 1, 0]),
+                                         ("trailing", [1000, 857, 714, 571, 429, 286, 143, 0]),
+                                         ("linspace", [1000, 833, 667, 501, 334, 167, 1, 0])])
+def test_seven_steps_of_a_thousand_spread_evenly(rule, times):
+    assert grids.discrete(schedules.linear(1000), 7, rule).t.tolist() == times
+
+
 @given(st.integers(1, 400), st.data(), st.sampled_from(sorted(grids.RULES)))
 def test_any_number_of_steps_visits_that_many_distinct_times(T, data, rule):
     S = data.draw(st.integers(1, T))

@@ -1,4 +1,6 @@
 """Discrete schedules against 50-digit arithmetic and the constants that the literature states."""
+import math
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -57,6 +59,14 @@ def test_tables_equal_50_digit_arithmetic(name, T, options):
         assert relative(s.sigma[1:], [mp.sqrt(x) for x in rest]) < 24 * U
         snr = [mp.log(a / b) for a, b in zip(abar, rest)]
         assert max(abs(mp.mpf(float(a)) - b) for a, b in zip(s.log_snr[1:], snr)) < bound + 24 * U
+
+
+def test_prefix_sums_are_exact_to_one_rounding():
+    beta = np.concatenate([[0.0], np.random.default_rng(7).uniform(1e-6, .9, 2000)])
+    s = schedules.Schedule("random", beta)
+    steps = np.log1p(-beta)
+    exact = np.array([math.fsum(steps[:t + 1]) for t in range(2001)])
+    np.testing.assert_allclose(s.log_alpha_bar, exact, rtol=2 * U)       # a plain sum is 20 u off here
 
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
