@@ -77,9 +77,7 @@ class Theta:
         return self.flat[handle.start:handle.stop].reshape(handle.shape)
 
     def __setitem__(self, key, value):
-        view = self[key]
-        if value is not view:
-            view[...] = value
+        self[key][...] = value
 
     def with_flat(self, flat):
         """Another vector under the same layout."""

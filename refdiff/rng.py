@@ -45,8 +45,9 @@ class Key:
         return backend.asarray(self.generator().standard_normal(shape).astype(dtype, copy=False))
 
     def uniform(self, shape, dtype=np.float64):
-        """Uniform draws in [0, 1)."""
-        return backend.asarray(self.generator().random(shape).astype(dtype, copy=False))
+        """Uniform draws in [0, 1): multiples of 2^-53; in float32 cut (not rounded: that could reach 1) to 2^-24."""
+        steps = 2.0**(np.finfo(dtype).nmant + 1)
+        return backend.asarray((np.floor(self.generator().random(shape) * steps) / steps).astype(dtype, copy=False))
 
     def integers(self, low, high, shape):
         """Uniform integers in low..high-1."""
