@@ -15,11 +15,11 @@ from .demo import demo as run_demo
 from .denoiser import DenoiserConfig
 from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
+from .fit import TrainConfig, TrainingDiverged
 from .info import describe
 from .models import NetworkOptions, suggest
 from .sample import sample as draw_samples
 from .samplers import SAMPLERS
-from .train import TrainConfig, TrainingDiverged
 from .train import train as run_training
 
 REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged)

@@ -18,12 +18,13 @@ from .data import digits
 from .denoiser import DenoiserConfig
 from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
+from .fit import TrainConfig
 from .models import UNetConfig
 from .parallel import Workers
 from .rng import Key
 from .sample import choose_labels, open_sampling, states, to_images
 from .samplers import run
-from .train import TrainConfig, train
+from .train import train
 
 NETWORK = UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.0,
                      time_scale=16.0, embedding_period=100.0)

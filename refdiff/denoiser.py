@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import backend
-from .config import check, setting
+from .config import check, from_dict, setting
+from .models import NETWORKS
 from .parallel import slices
 from .process.level import Level, expand, ve
 from .process.parameterization import PRECONDITIONINGS, Prediction
@@ -146,3 +147,10 @@ class Denoiser:
             return Prediction("x0", c_skip * x + c_out * F, x, level)
 
         return denoise
+
+
+def restore(config):
+    """The Denoiser that a checkpoint's configuration describes."""
+    network = dict(config["network"])
+    make, kind = NETWORKS[network.pop("name")]
+    return Denoiser(make(from_dict(kind, network)), from_dict(DenoiserConfig, config["denoiser"]))

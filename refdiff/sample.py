@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backend
+from .denoiser import restore
 from .distill.consistency import Consistency, ConsistencyConfig
 from .metrics.floors import balanced_labels
 from .parallel import Workers
 from .process import grids
 from .rng import Key
 from .samplers import SAMPLERS, noise_from
-from .train import restore
 
 # Noise levels at which a consistency function is evaluated, by the number of steps.
 SIGMAS = {1: (20.0,), 2: (20.0, 0.8), 4: (20.0, 2.5, 0.8, 0.3)}

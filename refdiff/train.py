@@ -1,62 +1,18 @@
-"""The training loop, and what the teacher is trained on.
-
-    objective.draw(step)                                    every random number of a step, by name
-    objective.loss(thetas, batch, rows, grad, share)        the loss of some rows of it, gradient added into grad
-
-`fit` runs any such objective: parts of the batch side by side, gradients summed in order, clipping,
-AdamW, moving averages, checkpoints. A draw is a function of (seed, step), so a run that is killed and
-resumed meets the same numbers and ends on the same bits.
-"""
-import hashlib
-import math
-from dataclasses import asdict, dataclass, replace
+"""Training a denoiser on images."""
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from . import backend
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from .config import check, from_dict, setting
-from .data import batch_indices
-from .denoiser import WEIGHTINGS, Denoiser, DenoiserConfig
+from . import figures
+from .checkpoint import load_checkpoint
+from .denoiser import restore
+from .fit import Images, check_new, check_same, fingerprint, fit, start
 from .losses import denoising_loss
-from .models import NETWORKS
-from .optim import AdamState, AdamW, clip_by_global_norm, ema_decay, ema_update, learning_rate
-from .parallel import Workers, slices
+from .parallel import Workers
 from .process.level import Level
 from .rng import Key
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or the gradient is no longer a number, or has exploded."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How any objective is optimised."""
-
-    steps: int = setting(3000, "updates of theta; the learning rate's course depends on it", "[1, inf)")
-    batch: int = setting(128, "images per update", "[1, inf)")
-    lr: float = setting(4e-3, "largest learning rate, reached after the warm-up", "(0, inf)")
-    warmup: int = setting(100, "updates over which the rate rises; half a cosine follows", "[0, inf)")
-    beta1: float = setting(0.9, "AdamW's decay of the mean gradient", "[0, 1)")
-    beta2: float = setting(0.99, "AdamW's decay of the mean squared gradient", "[0, 1)")
-    weight_decay: float = setting(0.0, "AdamW's decay of theta at the largest rate, per update", "[0, inf)")
-    clip: float = setting(1.0, "largest global norm of the gradient", "(0, inf]")
-    ema: float = setting(0.999, "decay per update of the average that is sampled; (1+n)/(10+n) at first", "[0, 1)")
-    weighting: str = setting("edm", "simple: |eps - eps_hat|^2; edm: 1 for prediction F", choices=WEIGHTINGS)
-    label_dropout: float = setting(0.1, "share of labels replaced by the null class", "[0, 1]")
-    explode: float = setting(100.0, "a loss this many times the median of the last 100 stops the run", "(1, inf]")
-    seed: int = setting(0, "of every random number of the run", "[0, inf)")
-    threads: int = setting(0, "parts of a batch side by side; 0: one per core", "[0, inf)")
-    save_every: int = setting(500, "updates between checkpoints", "[1, inf)")
-
-    __post_init__ = check
-
-    def optimiser(self):
-        return AdamW(self.lr, self.beta1, self.beta2, weight_decay=self.weight_decay)
 
 
 class Batch(NamedTuple):
@@ -72,26 +28,6 @@ class Batch(NamedTuple):
         return Batch(self.x0[row], self.eps[row], self.level.rows(row),
                      None if self.labels is None else self.labels[row],
                      None if self.masks is None else [mask[row] for mask in self.masks])
-
-
-class Images:
-    """What both teacher and student see of a data set: centred images, and labels with some dropped."""
-
-    def __init__(self, dataset, center, classes, config):
-        self.images = backend.asarray(dataset.images) - center
-        self.labels = dataset.labels
-        self.classes = classes
-        self.config = config
-
-    def draw(self, key, step):
-        """(x0, labels) of a step: every image once per epoch, labels dropped to the null class [CFG alg. 1]."""
-        config = self.config
-        index = batch_indices(key, step, len(self.images), config.batch)
-        labels = None
-        if self.classes:
-            dropped = backend.to_host(key.fold("drop", step).uniform(config.batch)) < config.label_dropout
-            labels = backend.asarray(np.where(dropped, self.classes, self.labels[index]))
-        return self.images[backend.asarray(index)], labels
 
 
 class DenoisingObjective:
@@ -115,75 +51,6 @@ class DenoisingObjective:
         x0, eps, level, labels, masks = batch.rows(rows)
         return denoising_loss(self.denoiser, thetas["theta"], x0, level, eps, labels, masks,
                               self.config.weighting, grad, share)
-
-
-def step_loss(objective, thetas, batch, config, grads, workers):
-    """The loss of a whole batch, and its gradient in grads[0]: each part has a gradient of its own, summed in order."""
-    parts = slices(config.batch, len(grads))
-
-    def part(i):
-        rows = parts[i]
-        share = (rows.stop - rows.start) / config.batch
-        grads[i].flat[...] = 0
-        return share * objective.loss(thetas, batch, rows, grads[i], share)
-
-    losses = workers.map(part, range(len(parts)))
-    for grad in grads[1:len(parts)]:
-        grads[0].flat += grad.flat
-    return sum(losses)
-
-
-def fit(objective, checkpoint, config, path, progress=True):
-    """Run an objective from a checkpoint (step 0: the start) to config.steps; returns the last checkpoint.
-
-    checkpoint.vectors holds theta, the moments m and v, every average the objective names, and what
-    else it needs (a teacher). Saved to `path` every save_every steps and at the end. Raises
-    TrainingDiverged, naming the step, the loss and the last good checkpoint, before theta is touched.
-    """
-    layout = objective.denoiser.network.layout
-    thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
-    theta = thetas["theta"]
-    optimiser = config.optimiser()
-    adam = AdamState(thetas["m"].flat, thetas["v"].flat, checkpoint.step)
-    grads = [theta.zeros_like() for _ in range(config.threads)]
-    losses = list(checkpoint.history.get("loss", []))
-    saved = f"the last good checkpoint is {path}, step {checkpoint.step}" if checkpoint.step else "none is saved yet"
-
-    def snapshot(step):
-        vectors = {name: backend.to_host(t.flat).copy() for name, t in thetas.items()}
-        return replace(checkpoint, vectors=vectors, step=step, history={"loss": np.array(losses)})
-
-    with Workers(config.threads) as workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
-                                                  desc=objective.kind, disable=not progress) as bar:
-        for step in range(checkpoint.step, config.steps):
-            loss = step_loss(objective, thetas, objective.draw(step), config, grads, workers)
-            norm = clip_by_global_norm(grads[0].flat, config.clip)
-            usual = float(np.median(losses[-100:])) if len(losses) >= 100 else math.inf
-            if not (math.isfinite(loss) and math.isfinite(norm)) or loss > config.explode * usual:
-                raise TrainingDiverged(
-                    f"{objective.kind}: step {step}: loss {loss:g}, gradient norm {norm:g} (median loss of the last "
-                    f"100 steps {usual:g}); {saved}; lower lr, now {config.lr:g}, or look at the data of that step")
-            lr = learning_rate(step, config.steps, config.lr, min(config.warmup, config.steps))
-            optimiser.update(adam, theta.flat, grads[0].flat, lr)
-            for name, decay in objective.averages.items():
-                ema_update(thetas[name].flat, theta.flat, ema_decay(step, decay))
-            losses.append(loss)
-            bar.update()
-            if step % 10 == 0:
-                rate = (bar.format_dict["rate"] or 0) * config.batch
-                bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.4f}, {rate:.0f} images/s", refresh=False)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                save_checkpoint(path, snapshot(step + 1))
-                saved = f"the last good checkpoint is {path}, step {step + 1}"
-    return snapshot(config.steps)
-
-
-def fingerprint(dataset):
-    """A digest of images and labels: a run resumes on the data it began with, or not at all."""
-    digest = hashlib.blake2b(np.ascontiguousarray(dataset.images).data, digest_size=16)
-    if dataset.labels is not None:
-        digest.update(np.ascontiguousarray(dataset.labels).data)
-    return digest.hexdigest()
 
 
 def train(dataset, network, denoising, config, out, resume=False, progress=True):
@@ -214,43 +81,6 @@ def train(dataset, network, denoising, config, out, resume=False, progress=True)
         theta = denoiser.network.layout.init(Key(config.seed).fold("init"))
         checkpoint = start(denoiser, theta, ("ema",), "training", resolved, config.seed)
     images = Images(dataset, center, classes, config)
-    return fit(DenoisingObjective(denoiser, images, config), checkpoint, config, path, progress)
-
-
-def start(denoiser, theta, averages, kind, resolved, seed, **extra):
-    """The checkpoint of step 0: averages begin at theta, moments at 0; extra vectors (a teacher) as given."""
-    host = backend.to_host(theta.flat)
-    vectors = {"theta": host, **{name: host.copy() for name in averages},
-               "m": np.zeros_like(host), "v": np.zeros_like(host), **extra}
-    return Checkpoint(kind, resolved, theta.layout.index(), vectors, seed=seed)
-
-
-def check_new(path, resume):
-    """Refuse to write over another run's checkpoint."""
-    if path.exists() and not resume:
-        raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
-    if resume and not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, so there is nothing to resume; leave --resume away to begin")
-
-
-def check_same(wanted, got, path):
-    """Raise CheckpointError that lists every setting in which a resumed run differs from the one in the file."""
-    def flat(tree, prefix=""):
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, list(value) if isinstance(value, tuple) else value
-    wanted, got = dict(flat(wanted)), dict(flat(got))
-    free = ("data.source", "train.save_every")
-    other = [f"{k} is {got.get(k)!r} in the file, {wanted.get(k)!r} now" for k in sorted(wanted.keys() | got.keys())
-             if wanted.get(k) != got.get(k) and k not in free]
-    if other:
-        raise CheckpointError(f"{path} cannot be resumed under another configuration: {'; '.join(other)}")
-
-
-def restore(config):
-    """The Denoiser that a checkpoint's configuration describes."""
-    network = dict(config["network"])
-    make, kind = NETWORKS[network.pop("name")]
-    return Denoiser(make(from_dict(kind, network)), from_dict(DenoiserConfig, config["denoiser"]))
+    checkpoint = fit(DenoisingObjective(denoiser, images, config), checkpoint, config, path, progress)
+    figures.loss_curve(path.with_name("loss.png"), checkpoint.history, "Training")
+    return checkpoint

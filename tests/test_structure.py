@@ -20,15 +20,16 @@ PACKAGE = "refdiff"
 FLOORS = (
     "__init__",
     "backend",
-    "rng config parallel",
+    "rng config parallel figures",
     "params",
     "ops process",
     "nn samplers",
     "models",
     "denoiser",
     "losses optim metrics readers data checkpoint",
-    "train distill",                       # one loop, two objectives: distill runs the loop that train defines
-    "sample evaluate figures report info",
+    "fit",
+    "train distill",
+    "sample evaluate report info",
     "demo golden",
     "cli papers",
 )
@@ -41,7 +42,7 @@ LONGEST_MODULE = 400
 
 # What a reader goes through to know the method from noise to a distilled sampler, in this order.
 CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/*.py", "nn/*.py",
-        "models/unet.py", "losses.py", "train.py", "distill/consistency.py")
+        "models/unet.py", "losses.py", "fit.py", "train.py", "distill/consistency.py")
 LONGEST_CORE = 1500
 
 

@@ -12,14 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import erf
 
-from .. import backend
+from .. import backend, figures
 from ..checkpoint import load_checkpoint
 from ..config import check, setting
+from ..denoiser import restore
 from ..ops import mse, pseudo_huber
+from ..parallel import Workers
 from ..process.grids import karras
 from ..process.level import expand, ve
 from ..rng import Key
-from ..train import Images, TrainConfig, Workers, check_new, check_same, fingerprint, fit, restore, start
+from ..fit import Images, TrainConfig, check_new, check_same, fingerprint, fit, start
 
 
 @dataclass(frozen=True)
@@ -204,4 +206,6 @@ def distil(path, dataset, config, training, out, resume=False, progress=True):
     images = Images(dataset, teacher.config["data"]["center"], denoiser.network.config.classes, training)
     objective = ConsistencyObjective(Consistency(denoiser, config.sigma_min), network_teacher(denoiser),
                                      images, config, training)
-    return fit(objective, checkpoint, training, target, progress)
+    checkpoint = fit(objective, checkpoint, training, target, progress)
+    figures.loss_curve(target.with_name("distilled_loss.png"), checkpoint.history, "Consistency distillation")
+    return checkpoint
