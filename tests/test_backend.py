@@ -161,7 +161,8 @@ def test_erf_is_computed_where_x_lives():
 @pytest.mark.parametrize("meet", [lambda d, h: d + h, lambda d, h: h + d, lambda d, h: h @ d, lambda d, h: np.exp(d),
                                   lambda d, h: np.concatenate([d, h]), lambda d, h: np.asarray(d),
                                   lambda d, h: standin.xp.concatenate([d, h]), lambda d, h: d[h.astype(int)],
-                                  lambda d, h: h.__setitem__(slice(None), d), lambda d, h: d.__setitem__(slice(None), h),
+                                  lambda d, h: h.__setitem__(slice(None), d),
+                                  lambda d, h: d.__setitem__(slice(None), h),
                                   lambda d, h: d.__iadd__(h), lambda d, h: standin.xp.exp(d, out=h)])
 def test_the_stand_in_refuses_host_arrays_and_host_functions(meet):
     with pytest.raises(TypeError):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from draw import fixed_cases
-from laws import LAWS
+from laws import LAWS, implementations, variant
 from mutants import CONSISTENT, PLANTED, consistent, is_another_op
 from mutate_source import guarded_windows, ops_of, run, shared_function, source_mutants, users
 
@@ -83,6 +83,18 @@ def test_every_op_has_another_definition():
 def test_the_op_itself_passes_where_its_mutants_die(name):
     cases = fixed_cases(REGISTRY[name])
     assert {law: e for law in LAWS if (e := killed_by(law, REGISTRY[name], cases))} == {}
+
+
+def test_a_route_is_under_every_law_and_a_right_one_passes():
+    op = REGISTRY["conv2d"]
+    for right in (True, False):
+        def backward(saved, dy):
+            dx, dw, db = op.backward(saved, dy)
+            return dx, dw, db if right else db.astype(np.float64)
+        routed = variant(op, "routed", routes={"other": (op.forward, backward)})
+        cases = fixed_cases(op)
+        broken = {law for law in LAWS for one in implementations(routed) if killed_by(law, one, cases)}
+        assert broken == (set() if right else {"dtype_is_kept"})
 
 
 def noticed(names, ops):
