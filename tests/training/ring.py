@@ -39,7 +39,8 @@ def distil_ring(path, steps=1000, seed=0, **changes):
     objective = ConsistencyObjective(consistency, exact_teacher, Points(training.batch), config, training)
     checkpoint = fit(objective, start(denoiser, theta, ("ema", "target"), "distillation", {}, seed), training, path,
                      progress=False)
-    return consistency.bind(checkpoint.parameters(denoiser.network.layout, "ema"), rows=4096), checkpoint.history["loss"]
+    theta = checkpoint.parameters(denoiser.network.layout, "ema")
+    return consistency.bind(theta, rows=4096), checkpoint.history["loss"]
 
 
 def rmse(f, sigma=10.0, sigma_min=0.02, n=2000):

@@ -1,0 +1,218 @@
+"""Consistency distillation: the boundary, the loss, and the exact flow map on a world where it is known."""
+import numpy as np
+import pytest
+from mpmath import mp, mpf
+from ring import SIGMA_DATA, WORLD, distil_ring, exact_teacher, rmse
+
+from refdiff import samplers
+from refdiff.checkpoint import load_checkpoint
+from refdiff.data import digits
+from refdiff.denoiser import Denoiser, DenoiserConfig
+from refdiff.distill.consistency import (TRAINING, Consistency, ConsistencyConfig, ConsistencyObjective, boundary,
+                                         distil, heun_step, levels, step_probabilities)
+from refdiff.fit import TrainConfig
+from refdiff.models import MLP, MLPConfig, UNetConfig
+from refdiff.process.level import ve
+from refdiff.rng import Key
+from refdiff.train import train
+
+NET = MLP(MLPConfig(width=16, depth=2, embedding=8))
+CASES = [("F", "edm"), ("eps", "linear"), ("v", "cosine")]
+
+
+def consistency(prediction="F", process="edm", sigma_min=0.02):
+    denoiser = Denoiser(NET, DenoiserConfig(prediction=prediction, process=process, sigma_data=0.7))
+    theta = NET.layout.init(Key(1), np.float64)
+    theta.flat += 0.3 * Key(2).normal(theta.flat.shape)
+    return Consistency(denoiser, sigma_min), theta
+
+
+def test_the_boundary_coefficients_are_the_papers():
+    """50 digits of c_skip and c_out, as the appendix prints them; at sigma_min they are 1 and 0 without rounding."""
+    mp.dps = 50
+    for sigma in (0.02, 0.0200001, 0.5, 20.0):
+        e, s, t = mpf(0.02), mpf(0.7), mpf(sigma)
+        wanted = s ** 2 / ((t - e) ** 2 + s ** 2), s * (t - e) / mp.sqrt(s ** 2 + t ** 2)
+        assert boundary(sigma, 0.02, 0.7) == pytest.approx([float(w) for w in wanted], rel=1e-14)
+    assert boundary(0.02, 0.02, 0.7) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("prediction, process", CASES)
+def test_the_boundary_holds_to_the_last_bit(prediction, process):
+    f, theta = consistency(prediction, process)
+    x = Key(3).normal((5, 2))
+    np.testing.assert_array_equal(f.forward(theta, x, np.full(5, 0.02))[0], x)
+    np.testing.assert_array_equal(f.bind(theta)(x, 0.02), x)
+
+
+def test_for_edms_network_f_is_c_skip_x_plus_c_out_F():
+    f, theta = consistency()
+    sigma, x = np.array([0.02, 0.03, 0.5, 3.0, 20.0]), Key(3).normal((5, 2))
+    F, _ = f.denoiser.evaluate(theta, x, ve(sigma))
+    c_skip, c_out = boundary(sigma[:, None], 0.02, 0.7)
+    np.testing.assert_allclose(f.forward(theta, x, sigma)[0], c_skip * x + c_out * F, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("prediction, process", CASES)
+def test_the_backward_of_a_consistency_function_is_its_derivative(prediction, process):
+    """A central difference along random directions of theta and x: error h^2 = 1e-10 and rounding 1e-16/h = 1e-11."""
+    f, theta = consistency(prediction, process)
+    sigma, x, key, h = np.array([0.02, 0.1, 1.0, 15.0]), Key(4).normal((4, 2)), Key(5), 1e-5
+    y, saved = f.forward(theta, x, sigma)
+    dy, grad = key.fold("dy").normal(y.shape), theta.zeros_like()
+    dx = f.backward(saved, dy, grad)
+    v, vx = key.fold("v").normal(theta.flat.shape), key.fold("vx").normal(x.shape)
+    up, down = (np.sum(dy * f.forward(theta.with_flat(theta.flat + s * v), x + s * vx, sigma)[0]) for s in (h, -h))
+    assert (up - down) / (2 * h) == pytest.approx(grad.flat @ v + np.sum(dx * vx), rel=1e-6)
+
+
+def test_the_heun_step_is_the_heun_samplers_step():
+    """One rule written twice: per-row levels here, a grid's numbers there."""
+    grid = samplers_grid(3.0, 1.0)
+    x = 3 * Key(6).normal((7, 2))
+    wanted = samplers.run(samplers.SAMPLERS["heun"](WORLD, grid, x))
+    found = heun_step(lambda x, s: WORLD.posterior_mean(x, ve(s)), x, np.full(7, 3.0), np.full(7, 1.0))
+    np.testing.assert_allclose(found, wanted, rtol=1e-13)
+
+
+def samplers_grid(*sigmas):
+    from refdiff.process.grids import Grid
+    sigma = np.array(sigmas)
+    return Grid(sigma, np.ones_like(sigma), sigma, "by hand")
+
+
+def test_the_number_of_levels_doubles_in_equal_parts():
+    config = ConsistencyConfig(levels_first=8, levels_last=64)
+    counts = [len(levels(step, 900, config)) for step in range(900)]
+    assert [counts.count(n) for n in (8, 16, 32, 64)] == [225] * 4 and counts == sorted(counts)
+    first = levels(0, 900, config)
+    assert np.all(np.diff(first) > 0) and (first[0], first[-1]) == (0.02, 20.0)
+
+
+def test_the_step_probabilities_are_the_masses_of_the_normal_law():
+    mp.dps = 30
+    sigmas = levels(0, 1, ConsistencyConfig())
+    mass = [mp.ncdf((mp.log(mpf(float(b))) - mpf("0.3")) / mpf("1.8")) - mp.ncdf((mp.log(mpf(float(a))) - mpf("0.3"))
+            / mpf("1.8")) for a, b in zip(sigmas, sigmas[1:])]
+    wanted = [float(m / sum(mass)) for m in mass]
+    np.testing.assert_allclose(step_probabilities(sigmas, 0.3, 1.8), wanted, rtol=1e-11)
+
+
+def objective(config, batch=64, net=NET):
+    class Points:
+        def draw(self, key, step):
+            return WORLD.sample(key.fold("x", step), batch), None
+    denoiser = Denoiser(net, DenoiserConfig(sigma_data=SIGMA_DATA))
+    return ConsistencyObjective(Consistency(denoiser, config.sigma_min), exact_teacher, Points(), config,
+                                TrainConfig(steps=100, batch=batch))
+
+
+@pytest.mark.parametrize("distance", ["pseudo_huber", "l2"])
+def test_the_loss_is_the_papers(distance):
+    """Written out again from the definition, row by row."""
+    config = ConsistencyConfig(distance=distance)
+    it = objective(config)
+    thetas = {name: NET.layout.init(Key(i), np.float64) for i, name in enumerate(("theta", "target"))}
+    for i, theta in enumerate(thetas.values()):
+        theta.flat += 0.2 * Key(i).fold("away").normal(theta.flat.shape)
+    batch, rows = it.draw(3), slice(0, 64)
+    total = 0.0
+    f = [it.consistency.bind(thetas[name]) for name in ("theta", "target")]
+    for x0, eps, s, s_next in zip(batch.x0, batch.eps, batch.sigma, batch.sigma_next):
+        x = (x0 + s * eps)[None]
+        d = (x - WORLD.posterior_mean(x, ve(s))) / s
+        y = x + (s_next - s) * d
+        x_hat = x + (s_next - s) * (d + (y - WORLD.posterior_mean(y, ve(s_next))) / s_next) / 2
+        r = f[0](x, s) - f[1](x_hat, s_next)
+        c = 0.03 * np.sqrt(2)
+        total += (np.sqrt(np.sum(r * r) + c * c) - c if distance == "pseudo_huber" else np.mean(r * r)) / (s - s_next)
+    assert it.loss(thetas, batch, rows, thetas["theta"].zeros_like(), 1.0) == pytest.approx(total / 64, rel=1e-10)
+
+
+@pytest.mark.parametrize("distance", ["pseudo_huber", "l2"])
+def test_no_gradient_flows_through_the_target(distance):
+    it = objective(ConsistencyConfig(distance=distance))
+    thetas = {name: NET.layout.init(Key(i), np.float64) for i, name in enumerate(("theta", "target"))}
+    thetas["theta"].flat += 0.1 * Key(9).normal(thetas["theta"].flat.shape)
+    batch, grad, h = it.draw(0), thetas["theta"].zeros_like(), 1e-6
+    it.loss(thetas, batch, slice(0, 64), grad, 1.0)
+    v = Key(10).normal(grad.flat.shape)
+    up, down = (it.loss({**thetas, "theta": thetas["theta"].with_flat(thetas["theta"].flat + s * v)}, batch,
+                        slice(0, 64), grad.zeros_like(), 1.0) for s in (h, -h))
+    assert (up - down) / (2 * h) == pytest.approx(grad.flat @ v, rel=1e-5)
+
+
+def test_the_exact_consistency_function_has_a_loss_that_only_the_teachers_error_leaves():
+    """With f the exact flow map, f(x', s') - f(x_hat, s) is Heun's local error: O(h^3), 8x less per halving."""
+    x0, eps = WORLD.sample(Key(20), 200), Key(21).normal((200, 2))
+    errors = []
+    for s_next in (1.6, 1.8, 1.9):
+        x = x0 + 2.0 * eps
+        x_hat = heun_step(lambda x, s: WORLD.posterior_mean(x, ve(s)), x, np.full(200, 2.0), np.full(200, s_next))
+        gap = WORLD.flow(x, ve(2.0), ve(0.02)) - WORLD.flow(x_hat, ve(s_next), ve(0.02))
+        errors.append(np.median(np.linalg.norm(gap, axis=1)))
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all(orders > 2.6)
+
+
+def test_the_distilled_map_approaches_the_exact_flow_map(tmp_path):
+    """The ring: under .15 after 1000 steps of a small MLP, and falling."""
+    error = {steps: rmse(distil_ring(tmp_path / f"{steps}.h5", steps)[0]) for steps in (250, 1000)}
+    assert error[1000] < 0.15
+    assert error[1000] < 0.7 * error[250]
+
+
+def test_more_steps_come_closer_to_the_data(tmp_path):
+    """Noise between the steps is new: with the initial noise used again, two steps would be worse than one."""
+    f, _ = distil_ring(tmp_path / "ring.h5", 400)
+    z = Key(30).normal((4000, 2))
+
+    def off_ring(sigmas):
+        x = samplers.run(samplers.SAMPLERS["consistency"](f, sigmas, sigmas[0] * z, 0.02,
+                                                          samplers.noise_from(Key(31), z)))
+        return np.mean((np.linalg.norm(x, axis=1) - 1) ** 2)
+    one, two, four = off_ring((10.0,)), off_ring((10.0, 0.8)), off_ring((10.0, 2.5, 0.8, 0.3))
+    assert two < one and four < one
+
+
+def test_a_trained_network_is_distilled_and_resumed_to_the_same_bits(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from refdiff import fit as loop
+    net = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.0)
+    train(digits(), net, DenoiserConfig(), TrainConfig(steps=3, batch=16, warmup=1, threads=2), tmp_path,
+          progress=False)
+    training = replace(TRAINING, steps=8, batch=16, save_every=4, threads=2)
+
+    def run(out, resume=False):
+        return distil(tmp_path / "checkpoint.h5", digits(), ConsistencyConfig(), training, tmp_path / out, resume,
+                      progress=False)
+    whole, save = run("whole"), loop.save_checkpoint
+
+    def save_and_stop(path, checkpoint):
+        save(path, checkpoint)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts")
+    monkeypatch.undo()
+    resumed = run("parts", resume=True)
+    assert set(whole.vectors) == {"theta", "ema", "target", "teacher", "m", "v"}
+    for name in whole.vectors:
+        np.testing.assert_array_equal(whole.vectors[name], resumed.vectors[name])
+    np.testing.assert_array_equal(whole.vectors["teacher"], load_checkpoint(tmp_path / "checkpoint.h5").vectors["ema"])
+    with pytest.raises(ValueError, match="is not the data that"):
+        distil(tmp_path / "checkpoint.h5", digits("heldout"), ConsistencyConfig(), training, tmp_path / "x")
+
+
+def test_levels_below_sigma_min_are_refused():
+    f, theta = consistency()
+    with pytest.raises(ValueError, match="wanted >= sigma_min = 0.02"):
+        f.forward(theta, np.zeros((2, 2)), np.array([0.01, 1.0]))
+
+
+def test_levels_that_do_not_grow_are_refused():
+    with pytest.raises(ValueError, match="wanted both to grow"):
+        ConsistencyConfig(sigma_min=1.0, sigma_max=0.5)
+    with pytest.raises(ValueError, match="wanted both to grow"):
+        ConsistencyConfig(levels_first=64, levels_last=8)

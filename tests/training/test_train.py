@@ -1,0 +1,186 @@
+"""The training loop: the same bits after SIGKILL and resume, any number of threads, and a loud stop on divergence."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from refdiff import fit as loop
+from refdiff.checkpoint import CheckpointError, load_checkpoint
+from refdiff.data import digits, from_array
+from refdiff.denoiser import DenoiserConfig
+from refdiff.fit import TrainConfig, TrainingDiverged
+from refdiff.models import UNetConfig
+from refdiff.train import train
+
+NET = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.1, time_scale=16.0,
+                 embedding_period=100.0)
+CONFIG = TrainConfig(steps=12, batch=16, warmup=3, threads=1, save_every=4, seed=3)
+RUN = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_train import CONFIG, NET, digits, replace, train, DenoiserConfig
+train(digits(), NET, DenoiserConfig(), replace(CONFIG, steps=60, save_every=2), sys.argv[1], sys.argv[2] == "resume",
+      progress=False)
+"""
+
+
+def run(out, config=CONFIG, resume=False, denoising=DenoiserConfig(), dataset=None):
+    return train(dataset or digits(), NET, denoising, config, out, resume, progress=False)
+
+
+def assert_same_bits(a, b):
+    assert a.step == b.step
+    for name in a.vectors:
+        np.testing.assert_array_equal(a.vectors[name], b.vectors[name], err_msg=name)
+    np.testing.assert_array_equal(a.history["loss"], b.history["loss"])
+
+
+def test_a_run_leaves_a_whole_checkpoint_and_a_picture(tmp_path):
+    checkpoint = run(tmp_path)
+    assert_same_bits(checkpoint, load_checkpoint(tmp_path / "checkpoint.h5", "training"))
+    assert set(checkpoint.vectors) == {"theta", "ema", "m", "v"}
+    assert checkpoint.config["train"]["batch"] == 16 and checkpoint.config["data"]["images"] == len(digits())
+    assert checkpoint.config["denoiser"]["sigma_data"] == pytest.approx(float(digits().images.std()), rel=1e-5)
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
+    a, b = run(tmp_path / "a"), run(tmp_path / "b")
+    assert_same_bits(a, b)
+    c = run(tmp_path / "c", replace(CONFIG, seed=4))
+    assert not np.array_equal(a.vectors["theta"], c.vectors["theta"])
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_a_run_that_stops_after_any_save_resumes_to_the_same_bits(tmp_path, monkeypatch, stop):
+    whole = run(tmp_path / "whole")
+    save = loop.save_checkpoint
+
+    class Stop(Exception):
+        pass
+
+    def save_and_stop(path, checkpoint):
+        save(path, checkpoint)
+        if checkpoint.step == stop:
+            raise Stop
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
+    with pytest.raises(Stop):
+        run(tmp_path / "parts")
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.h5").step == stop
+    assert_same_bits(whole, run(tmp_path / "parts", resume=True))
+
+
+def test_a_run_killed_by_sigkill_resumes_to_the_same_bits(tmp_path):
+    """Two kills at moments that depend on the machine, then to the end: nothing of it may show in the result."""
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    start = [sys.executable, "-c", RUN]
+    subprocess.run([*start, str(tmp_path / "whole"), "new"], env=env, check=True)
+    target, mode = tmp_path / "killed" / "checkpoint.h5", "new"
+    for kill in range(2):
+        before = load_checkpoint(target).step if target.exists() else 0
+        process = subprocess.Popen([*start, str(tmp_path / "killed"), mode], env=env)
+        while process.poll() is None and not (target.exists() and load_checkpoint(target).step > before):
+            time.sleep(0.01)
+        time.sleep(0.03 * kill)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        mode = "resume"
+    assert load_checkpoint(target).step < 60, "the run ended before it was killed: make it longer"
+    subprocess.run([*start, str(tmp_path / "killed"), mode], env=env, check=True)
+    assert_same_bits(load_checkpoint(tmp_path / "whole" / "checkpoint.h5"), load_checkpoint(target))
+
+
+def test_the_number_of_threads_changes_rounding_only(tmp_path):
+    """float32 gradients of 16 rows summed in another order: relative differences of about 1e-6 a step."""
+    one = run(tmp_path / "1", replace(CONFIG, steps=3))
+    for threads in (2, 3):
+        many = run(tmp_path / str(threads), replace(CONFIG, steps=3, threads=threads))
+        np.testing.assert_allclose(many.history["loss"], one.history["loss"], rtol=1e-4)
+        assert not np.array_equal(many.vectors["theta"], 0 * many.vectors["theta"])
+        again = run(tmp_path / f"{threads} again", replace(CONFIG, steps=3, threads=threads))
+        assert_same_bits(many, again)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    checkpoint = run(tmp_path, replace(CONFIG, steps=150, batch=64, lr=4e-3, warmup=20, save_every=150))
+    loss = checkpoint.history["loss"]
+    assert loss[-30:].mean() < 0.75 * loss[:10].mean()
+
+
+@pytest.mark.parametrize("prediction, process, weighting", [("F", "linear", "edm"), ("eps", "linear", "simple"),
+                                                            ("x0", "cosine", "edm"), ("v", "cosine", "simple")])
+def test_every_prediction_trains(tmp_path, prediction, process, weighting):
+    denoising = DenoiserConfig(prediction=prediction, process=process)
+    checkpoint = run(tmp_path, replace(CONFIG, steps=40, batch=32, lr=2e-3, weighting=weighting, save_every=40),
+                     denoising=denoising)
+    loss = checkpoint.history["loss"]
+    assert np.median(loss[-10:]) < np.median(loss[:5])
+
+
+def test_a_nan_stops_the_run_and_names_step_loss_and_checkpoint(tmp_path, monkeypatch):
+    real, calls = loop.step_loss, []
+
+    def broken(*args):
+        loss = real(*args)
+        calls.append(loss)
+        return float("nan") if len(calls) == 7 else loss
+    monkeypatch.setattr(loop, "step_loss", broken)
+    with pytest.raises(TrainingDiverged, match=r"step 6: loss nan.*checkpoint.h5, step 4"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "checkpoint.h5").step == 4
+    assert_same_bits(run(tmp_path / "whole"), run(tmp_path, resume=True))
+
+
+def test_a_nan_gradient_stops_the_run_too(tmp_path, monkeypatch):
+    real = loop.step_loss
+
+    def broken(objective, thetas, batch, config, grads, workers):
+        loss = real(objective, thetas, batch, config, grads, workers)
+        grads[0].flat[5] = np.inf
+        return loss
+    monkeypatch.setattr(loop, "step_loss", broken)
+    with pytest.raises(TrainingDiverged, match="step 0: .*gradient norm inf.*none is saved yet"):
+        run(tmp_path)
+    assert not (tmp_path / "checkpoint.h5").exists()
+
+
+def test_an_exploding_loss_stops_the_run(tmp_path, monkeypatch):
+    real, calls = loop.step_loss, []
+
+    def exploding(*args):
+        calls.append(1)
+        return real(*args) * (1000 if len(calls) == 111 else 1)
+    monkeypatch.setattr(loop, "step_loss", exploding)
+    with pytest.raises(TrainingDiverged, match="step 110"):
+        run(tmp_path, replace(CONFIG, steps=120, batch=4, save_every=50))
+
+
+def test_a_run_is_not_overwritten_nor_resumed_as_another(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        run(tmp_path, resume=True)
+    run(tmp_path)
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(tmp_path)
+    with pytest.raises(CheckpointError, match="train.lr is 0.004 in the file, 0.001 now"):
+        run(tmp_path, replace(CONFIG, lr=1e-3), resume=True)
+    with pytest.raises(CheckpointError, match="data.fingerprint"):
+        run(tmp_path, resume=True, dataset=digits("heldout"))
+
+
+def test_images_that_are_not_square_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="8x6"):
+        run(tmp_path, dataset=from_array(np.zeros((20, 8, 6, 1), np.float32), levels=0))
+
+
+@pytest.mark.parametrize("field, value", [("steps", 0), ("lr", 0.0), ("lr", float("nan")), ("ema", 1.0),
+                                          ("label_dropout", 1.5), ("weighting", "mse"), ("batch", 2.5)])
+def test_bad_settings_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field} is"):
+        TrainConfig(**{field: value})
