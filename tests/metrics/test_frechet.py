@@ -92,7 +92,8 @@ def test_moments_are_the_unbiased_ones_in_float64():
     x = normal(12, 50, 2, 3).astype(np.float32)
     found = frechet.moments(x)
     flat = x.reshape(50, 6).astype(np.float64)
-    np.testing.assert_allclose(found.mean, [float(mpmath.fsum(c) / 50) for c in flat.T.tolist()], rtol=1e-14, atol=1e-16)
+    means = [float(mpmath.fsum(column) / 50) for column in flat.T.tolist()]
+    np.testing.assert_allclose(found.mean, means, rtol=1e-14, atol=1e-16)
     np.testing.assert_allclose(found.cov, np.cov(flat.T), rtol=1e-13)
     assert found.cov.dtype == np.float64
 
