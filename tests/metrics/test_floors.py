@@ -84,3 +84,9 @@ def test_pixel_floors_of_the_digits_are_in_order():
     real = floors.real_against_real(everything.images, everything.labels, Key(16), repeats=3).mean()
     samples, _ = floors.gaussian_per_class(train.images, train.labels, 2000, Key(17), 17)
     assert 0 < floor < real / 3 and floor < frechet.distance(samples, train.images) / 3
+
+
+def test_classes_draw_their_own_numbers():
+    half = Key(18).normal((20, 5, 5, 1)) * .2
+    samples, drawn = floors.gaussian_per_class(np.concatenate([half, half]), np.arange(40) // 20, 20, Key(19))
+    assert (samples[drawn == 0] != samples[drawn == 1]).all()      # equal images, yet not equal samples
