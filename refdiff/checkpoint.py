@@ -6,10 +6,8 @@
 A file is written under another name in the same folder, flushed to the disk and renamed over the old one: a process
 killed at any moment leaves the old file or the new one. A digest of the content is stored with it. Nothing is pickled.
 """
-import glob
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +16,7 @@ import h5py
 import numpy as np
 
 from . import __version__, backend
+from .files import replacing
 from .params import Theta
 
 FORMAT = 1                  # raised when an older refdiff could not read the file
@@ -140,7 +139,6 @@ def save(path, arrays, meta=None, kind="arrays"):
     The folder is made if need be. Raises CheckpointError for what a file cannot hold, before anything is written,
     and OSError if the disk refuses; the old file is then still there.
     """
-    path = Path(path)
     host = {}
     for name, array in arrays.items():
         host[name] = x = np.asarray(backend.to_host(array), order="C")
@@ -149,30 +147,12 @@ def save(path, arrays, meta=None, kind="arrays"):
         if not name or name.split("/")[0] == _OURS:
             raise CheckpointError(f"save: an array cannot be named {name!r}")
     meta = _json({} if meta is None else meta)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in glob.glob(glob.escape(str(path.parent / f".{path.name}.")) + "*.partial"):
-        os.unlink(stale)                                       # left by a process that was killed while writing
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file.attrs.update(refdiff_format=FORMAT, refdiff_version=__version__, kind=kind,
-                              digest=_digest(host, meta, kind))
-            for name, x in host.items():
-                file.create_dataset(name, data=x, track_times=False)
-            file.create_dataset(f"{_OURS}/meta", data=meta, track_times=False)
-        _to_disk(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _to_disk(path.parent)                                      # the rename itself
-
-
-def _to_disk(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update(refdiff_format=FORMAT, refdiff_version=__version__, kind=kind)
+        file.attrs["digest"] = _digest(host, meta, kind)
+        for name, x in host.items():
+            file.create_dataset(name, data=x, track_times=False)
+        file.create_dataset(f"{_OURS}/meta", data=meta, track_times=False)
 
 
 def load(path, kind=None):

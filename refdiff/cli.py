@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from . import __version__, backend, data, figures
+from . import __version__, backend, data, figures, files
 from .checkpoint import load_checkpoint
 from .config import options
 from .demo import demo as run_demo
@@ -181,7 +181,7 @@ def evaluate(samples, source, labels, heldout, seed, target):
         results[space].update(floor)
     text = json.dumps(results, indent=2)
     if target:
-        Path(target).write_text(text + "\n")
+        files.write(target, text + "\n")
     click.echo(text)
 
 

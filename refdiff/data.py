@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from . import backend, readers
+from .files import replacing
 from .readers import DataError
 
 MAX_CLASSES = 2 ** 20          # a label above this is a mistake, not a class
@@ -184,21 +185,24 @@ def _checked_labels(labels, classes, n, source):
 
 
 def save(path, images, labels=None, levels=0, classes=(), **attributes):
-    """Write images in [-1, 1] to HDF5, as `load` reads them: written beside `path` and renamed, so never half there.
+    """Write images in [-1, 1] to HDF5, as `load` reads them: whole or not there.
 
     Further attributes (seed, sampler, ...) are strings or numbers. The same arguments give the same bytes.
     """
-    path = Path(path)
     data = from_array(images, labels, levels, classes or None, source=str(path))
-    part = path.with_name(path.name + ".part")
-    with h5py.File(part, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         file.create_dataset("images", data=data.images, track_times=False)
         if data.labels is not None:
             file.create_dataset("labels", data=data.labels, track_times=False)
             file.attrs["classes"] = list(data.classes)
         file.attrs["grey_levels"] = data.levels
         file.attrs.update(attributes)
-    os.replace(part, path)
+
+
+def save_npy(path, images):
+    """Write images as one .npy array, as `load` reads it: whole or not there."""
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, np.asarray(images), allow_pickle=False)
 
 
 def quantize(x, levels):

@@ -28,7 +28,7 @@ from .train import train
 
 NETWORK = UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.0,
                      time_scale=16.0, embedding_period=100.0)
-DENOISER = DenoiserConfig(P_mean=-0.8, P_std=1.2)
+DENOISER = DenoiserConfig(P_mean=-0.8, P_std=1.2, sigma_min=0.02, sigma_max=20.0)
 TEACHER = TrainConfig(steps=3000, lr=4e-3, warmup=100, beta2=0.99, ema=0.999, label_dropout=0.1)
 STUDENT = TRAINING
 CONSISTENCY = ConsistencyConfig()
@@ -99,7 +99,7 @@ def draw(checkpoints, n, seeds, seed, runs, workers, progress=True):
     for name, (student, sampler, steps, _) in {**FULL, **RUNS}.items():
         x = run(states(sampling[student], sampler, steps, ten, key, workers))
         rows.append((TITLES[name], to_images(sampling[student], x)))
-    seen = [(state.level.sigma, to_images(sampling[0], state.prediction.x),
+    seen = [(state.prediction.level.sigma, to_images(sampling[0], state.prediction.x),
              to_images(sampling[0], state.prediction.x0))
             for state in states(sampling[0], "heun", 18, ten, key, workers)]
     sigmas, noisy, denoised = zip(*seen)

@@ -38,9 +38,14 @@ class DenoiserConfig:
     sigma_data: float = setting(0.5, "standard deviation of the data", "(0, inf)")
     P_mean: float = setting(-1.2, "mean of ln sigma in training", "(-inf, inf)")
     P_std: float = setting(1.2, "standard deviation of ln sigma in training", "(0, inf)")
+    sigma_min: float = setting(0.002, "process edm: least noise that sampling visits", "(0, inf)")
+    sigma_max: float = setting(80.0, "process edm: most noise, where sampling starts", "(0, inf)")
+    rho: float = setting(7.0, "process edm: levels are spaced evenly in sigma^(1/rho)", "(0, inf)")
 
     def __post_init__(self):
         check(self)
+        if not self.sigma_min < self.sigma_max:
+            raise ValueError(f"DenoiserConfig: sigma_min is {self.sigma_min}, wanted < sigma_max = {self.sigma_max}")
         if self.process == "edm" and self.prediction != "F":
             raise ValueError(f"prediction {self.prediction!r} is told the time t of a discrete schedule, and process "
                              f"'edm' has none; use process {' or '.join(SCHEDULES)}, or prediction 'F'")

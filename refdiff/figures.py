@@ -6,8 +6,6 @@ Images are (k, h, w, c) in [-1, 1] with c = 1 (grey) or 3 (RGB); what lies outsi
 """
 import io
 import math
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
@@ -22,7 +20,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy.ndimage import median_filter
 
-from . import backend
+from . import backend, files
 
 # Okabe and Ito's colours, told apart by colour-blind readers; a marker or a dash always says the same thing again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -46,19 +44,6 @@ class Point(NamedTuple):
     evaluations: int
     train: float
     heldout: float | None = None
-
-
-def write_file(path, data):
-    """Write bytes under another name in the same folder, which is made if need be, and rename: whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def _checked(images):
@@ -229,7 +214,7 @@ def _render(fig):
 
 def _finish(path, data):
     if path is not None:
-        write_file(path, data)
+        files.write(path, data)
     return data
 
 

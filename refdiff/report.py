@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from . import backend, figures
+from . import backend, figures, files
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = re.compile(r"(ddpm|ddim|heun|cd)([1-9]\d*)")
@@ -49,9 +49,9 @@ def write(folder, results, rows, losses, trajectory=None):
     data = (json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     picture = figures.image_grid(None, rows, CAPTION)
     page = html(results, rows, losses, trajectory).encode()
-    figures.write_file(folder / "report.json", data)
-    figures.write_file(folder / "samples.png", picture)
-    return figures.write_file(folder / "report.html", page)
+    files.write(folder / "report.json", data)
+    files.write(folder / "samples.png", picture)
+    return files.write(folder / "report.html", page)
 
 
 def plain(value, where="results"):

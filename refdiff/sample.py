@@ -8,7 +8,7 @@ import numpy as np
 
 from . import backend
 from .denoiser import restore
-from .distill.consistency import Consistency, ConsistencyConfig
+from .distill.consistency import Consistency
 from .metrics.floors import balanced_labels
 from .parallel import Workers
 from .process import grids
@@ -38,10 +38,9 @@ def open_sampling(checkpoint):
         raise ValueError(f"sample: a checkpoint of kind {checkpoint.kind!r}, wanted one written by train or distill")
     config = checkpoint.config
     denoiser = restore(config)
-    levels = config.get("consistency", {})
-    default = ConsistencyConfig()
+    levels = config.get("consistency", config["denoiser"])
     return Sampling(denoiser, checkpoint.parameters(denoiser.network.layout, "ema"),
-                    *(levels.get(name, getattr(default, name)) for name in ("sigma_min", "sigma_max", "rho")),
+                    levels["sigma_min"], levels["sigma_max"], levels["rho"],
                     config["data"]["center"], denoiser.network.config.classes, checkpoint.kind == "distillation")
 
 

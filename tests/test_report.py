@@ -221,7 +221,7 @@ def test_only_the_three_files_are_left_and_the_old_ones_stay_if_writing_fails(wr
     with pytest.raises(ValueError, match="finite"):
         report.write(tmp_path, results(), *parts[:1], {"teacher": [np.nan]}, None)
     with monkeypatch.context() as patch:
-        patch.setattr(figures.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             report.write(tmp_path, results(), *parts)
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

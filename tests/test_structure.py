@@ -20,7 +20,8 @@ PACKAGE = "refdiff"
 FLOORS = (
     "__init__",
     "backend",
-    "rng config parallel figures",
+    "rng config parallel files",
+    "figures",
     "params",
     "ops process",
     "nn samplers",

@@ -28,9 +28,9 @@ from ..fit import Images, TrainConfig, check_new, check_same, fingerprint, fit, 
 class ConsistencyConfig:
     """What is distilled: the teacher's noise levels, their number, and the distance between two outputs."""
 
-    sigma_min: float = setting(0.02, "least noise, where f(x) = x; in the data's unit", "(0, inf)")
-    sigma_max: float = setting(20.0, "most noise, where sampling starts; in the data's unit", "(0, inf)")
-    rho: float = setting(7.0, "spacing of the levels in sigma^(1/rho)", "(0, inf)")
+    sigma_min: float | None = setting(None, "least noise, where f(x) = x; none: the teacher's", "(0, inf)")
+    sigma_max: float | None = setting(None, "most noise, where sampling starts; none: the teacher's", "(0, inf)")
+    rho: float | None = setting(None, "levels are spaced evenly in sigma^(1/rho); none: the teacher's", "(0, inf)")
     levels_first: int = setting(8, "number of noise levels at first; it doubles ...", "[2, inf)")
     levels_last: int = setting(64, "... up to this one, in equal parts of the training", "[2, inf)")
     P_mean: float = setting(0.0, "which step is trained: the mean of ln sigma", "(-inf, inf)")
@@ -41,9 +41,15 @@ class ConsistencyConfig:
 
     def __post_init__(self):
         check(self)
-        if not self.sigma_min < self.sigma_max or self.levels_first > self.levels_last:
+        given = self.sigma_min is not None and self.sigma_max is not None
+        if given and not self.sigma_min < self.sigma_max or self.levels_first > self.levels_last:
             raise ValueError(f"ConsistencyConfig: sigma from {self.sigma_min} to {self.sigma_max} and "
                              f"{self.levels_first} to {self.levels_last} levels, wanted both to grow")
+
+    def of(self, denoiser):
+        """The same, with the teacher's noise levels where none are given."""
+        mine = {name: getattr(self, name) for name in ("sigma_min", "sigma_max", "rho")}
+        return replace(self, **{name: getattr(denoiser.config, name) for name, value in mine.items() if value is None})
 
 
 def boundary(sigma, sigma_min, sigma_data):
@@ -192,6 +198,7 @@ def distil(path, dataset, config, training, out, resume=False, progress=True):
     if fingerprint(dataset) != teacher.config["data"]["fingerprint"]:
         raise ValueError(f"distil: {dataset.source} is not the data that {path} was trained on "
                          f"({teacher.config['data']['source']}); give that file with --data")
+    config = config.of(denoiser)
     training = replace(training, threads=min(Workers(training.threads).threads, training.batch))
     resolved = {**teacher.config, "consistency": asdict(config), "distil": asdict(training)}
     target = Path(out) / "distilled.h5"

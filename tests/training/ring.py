@@ -30,7 +30,7 @@ def exact_teacher(thetas, x, sigma, labels):
 
 def distil_ring(path, steps=1000, seed=0, **changes):
     """(consistency function f(x, sigma), loss history) of a small MLP distilled from the exact teacher."""
-    config = ConsistencyConfig(**{"sigma_min": 0.02, "sigma_max": 10.0, "P_std": 1.8, **changes})
+    config = ConsistencyConfig(**{"sigma_min": 0.02, "sigma_max": 10.0, "rho": 7.0, **changes})
     training = TrainConfig(steps=steps, batch=256, lr=2e-3, warmup=50, ema=0.99, seed=seed, threads=1,
                            save_every=steps)
     denoiser = Denoiser(MLP(MLPConfig()), DenoiserConfig(sigma_data=SIGMA_DATA))

@@ -1,4 +1,6 @@
 """Consistency distillation: the boundary, the loss, and the exact flow map on a world where it is known."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mpmath import mp, mpf
@@ -16,6 +18,7 @@ from refdiff.process.level import ve
 from refdiff.rng import Key
 from refdiff.train import train
 
+LEVELS = ConsistencyConfig(sigma_min=0.02, sigma_max=20.0, rho=7.0)
 NET = MLP(MLPConfig(width=16, depth=2, embedding=8))
 CASES = [("F", "edm"), ("eps", "linear"), ("v", "cosine")]
 
@@ -82,7 +85,7 @@ def samplers_grid(*sigmas):
 
 
 def test_the_number_of_levels_doubles_in_equal_parts():
-    config = ConsistencyConfig(levels_first=8, levels_last=64)
+    config = LEVELS
     counts = [len(levels(step, 900, config)) for step in range(900)]
     assert [counts.count(n) for n in (8, 16, 32, 64)] == [225] * 4 and counts == sorted(counts)
     first = levels(0, 900, config)
@@ -91,7 +94,7 @@ def test_the_number_of_levels_doubles_in_equal_parts():
 
 def test_the_step_probabilities_are_the_masses_of_the_normal_law():
     mp.dps = 30
-    sigmas = levels(0, 1, ConsistencyConfig())
+    sigmas = levels(0, 1, LEVELS)
     mass = [mp.ncdf((mp.log(mpf(float(b))) - mpf("0.3")) / mpf("1.8")) - mp.ncdf((mp.log(mpf(float(a))) - mpf("0.3"))
             / mpf("1.8")) for a, b in zip(sigmas, sigmas[1:])]
     wanted = [float(m / sum(mass)) for m in mass]
@@ -110,7 +113,7 @@ def objective(config, batch=64, net=NET):
 @pytest.mark.parametrize("distance", ["pseudo_huber", "l2"])
 def test_the_loss_is_the_papers(distance):
     """Written out again from the definition, row by row."""
-    config = ConsistencyConfig(distance=distance)
+    config = replace(LEVELS, distance=distance)
     it = objective(config)
     thetas = {name: NET.layout.init(Key(i), np.float64) for i, name in enumerate(("theta", "target"))}
     for i, theta in enumerate(thetas.values()):
@@ -131,7 +134,7 @@ def test_the_loss_is_the_papers(distance):
 
 @pytest.mark.parametrize("distance", ["pseudo_huber", "l2"])
 def test_no_gradient_flows_through_the_target(distance):
-    it = objective(ConsistencyConfig(distance=distance))
+    it = objective(replace(LEVELS, distance=distance))
     thetas = {name: NET.layout.init(Key(i), np.float64) for i, name in enumerate(("theta", "target"))}
     thetas["theta"].flat += 0.1 * Key(9).normal(thetas["theta"].flat.shape)
     batch, grad, h = it.draw(0), thetas["theta"].zeros_like(), 1e-6
@@ -176,8 +179,6 @@ def test_more_steps_come_closer_to_the_data(tmp_path):
 
 
 def test_a_trained_network_is_distilled_and_resumed_to_the_same_bits(tmp_path, monkeypatch):
-    from dataclasses import replace
-
     from refdiff import fit as loop
     net = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.0)
     train(digits(), net, DenoiserConfig(), TrainConfig(steps=3, batch=16, warmup=1, threads=2), tmp_path,

@@ -1,0 +1,147 @@
+"""The command line end to end: train, distil, sample, evaluate, info; what is refused says what to do."""
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from refdiff import data
+from refdiff.checkpoint import load_checkpoint
+from refdiff.cli import main
+
+SMALL = ["--channels", "8", "--groups", "4", "--batch", "8", "--threads", "1"]
+
+
+def refdiff(*args, ok=True):
+    result = CliRunner().invoke(main, [str(a) for a in args])
+    assert (result.exit_code == 0) == ok, result.output
+    if not ok:
+        assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a teacher of four steps and a student of three."""
+    out = tmp_path_factory.mktemp("runs")
+    refdiff("train", "--steps", 4, "--warmup", 1, "--out", out, *SMALL)
+    refdiff("distill", out / "checkpoint.h5", "--steps", 3, "--out", out, "--batch", 8, "--threads", 1)
+    return out
+
+
+def test_train_and_distill_leave_checkpoints_and_pictures(runs):
+    assert {p.name for p in runs.iterdir()} >= {"checkpoint.h5", "loss.png", "distilled.h5", "distilled_loss.png"}
+    student = load_checkpoint(runs / "distilled.h5", "distillation")
+    assert student.step == 3 and student.config["consistency"]["sigma_max"] == 80.0      # the teacher's
+
+
+def test_training_resumes_from_the_command_line(runs, tmp_path):
+    refdiff("train", "--steps", 4, "--warmup", 1, "--out", tmp_path, *SMALL)
+    a, b = (load_checkpoint(folder / "checkpoint.h5") for folder in (runs, tmp_path))
+    np.testing.assert_array_equal(a.vectors["theta"], b.vectors["theta"])
+    refdiff("train", "--steps", 4, "--warmup", 1, "--out", tmp_path, "--resume", *SMALL)
+
+
+@pytest.mark.parametrize("source, sampler", [("checkpoint.h5", "heun"), ("checkpoint.h5", "euler"),
+                                             ("checkpoint.h5", "ddim"), ("checkpoint.h5", "ddpm"),
+                                             ("distilled.h5", "consistency")])
+def test_every_sampler_writes_images(runs, tmp_path, source, sampler):
+    target = tmp_path / "new folder" / "x.h5"
+    refdiff("sample", runs / source, "--sampler", sampler, "--steps", 3, "--count", 7, "--label", 5, "--out", target)
+    drawn = data.load(target)
+    assert drawn.images.shape == (7, 8, 8, 1) and set(drawn.labels) == {5} and drawn.levels == 17
+    again = tmp_path / "y.h5"
+    refdiff("sample", runs / source, "--sampler", sampler, "--steps", 3, "--count", 7, "--label", 5, "--out", again)
+    np.testing.assert_array_equal(data.load(again).images, drawn.images)
+    refdiff("sample", runs / source, "--sampler", sampler, "--steps", 3, "--count", 7, "--label", 5, "--seed", 1,
+            "--out", again)
+    assert not np.array_equal(data.load(again).images, drawn.images)
+
+
+def test_samples_are_written_as_a_picture_an_array_or_a_data_file(runs, tmp_path):
+    images = {}
+    for suffix in (".png", ".npy", ".h5"):
+        target = tmp_path / f"x{suffix}"
+        refdiff("sample", runs / "checkpoint.h5", "--steps", 2, "--count", 11, "--out", target)
+        images[suffix] = target
+    assert images[".png"].read_bytes().startswith(b"\x89PNG")
+    array = np.load(images[".npy"])
+    assert array.shape == (11, 8, 8, 1) and np.abs(array).max() <= 1
+    np.testing.assert_array_equal(data.load(images[".h5"]).images, array)
+    assert list(data.load(images[".h5"]).labels) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
+def test_evaluate_prints_distances_beside_their_floors(runs, tmp_path):
+    target = tmp_path / "x.h5"
+    refdiff("sample", runs / "checkpoint.h5", "--steps", 2, "--count", 60, "--out", target)
+    printed = json.loads(refdiff("evaluate", target, "--data", "digits", "--json", tmp_path / "x.json"))
+    assert printed == json.loads((tmp_path / "x.json").read_text())
+    assert printed["samples"] == 60 and 0 <= printed["precision"] <= 1 and sum(printed["class_histogram"]) == 60
+    for space in ("frechet", "pixel_frechet"):
+        assert printed[space]["train"] > printed[space]["baseline"] > printed[space]["floor"]["bootstrap"] > 0
+
+
+def test_real_images_score_as_the_floor_does(tmp_path):
+    """The bootstrap floor is the mean score of training images drawn with replacement; one draw varies by a quarter."""
+    real = data.digits("train")
+    rows = np.random.default_rng(0).integers(0, len(real), 1000)
+    data.save(tmp_path / "real.h5", real.images[rows], real.labels[rows], real.levels, real.classes)
+    printed = json.loads(refdiff("evaluate", tmp_path / "real.h5", "--data", "digits"))
+    assert printed["frechet"]["train"] == pytest.approx(printed["frechet"]["floor"]["bootstrap"], rel=0.75)
+    assert printed["nearest_train"] == 0 and printed["precision"] == 1 and printed["label_agreement"] > 0.99
+
+
+def test_a_users_own_array_trains_and_samples(tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).integers(0, 256, (40, 12, 12, 3), dtype=np.uint8))
+    refdiff("train", "--data", tmp_path / "mine.npy", "--steps", 2, "--out", tmp_path / "run", *SMALL)
+    refdiff("sample", tmp_path / "run" / "checkpoint.h5", "--steps", 2, "--count", 3, "--out", tmp_path / "x.npy")
+    assert np.load(tmp_path / "x.npy").shape == (3, 12, 12, 3)
+
+
+@pytest.mark.parametrize("prediction, process", [("eps", "linear"), ("v", "cosine"), ("F", "linear")])
+def test_networks_on_a_discrete_schedule_are_sampled_and_distilled(tmp_path, prediction, process):
+    refdiff("train", "--prediction", prediction, "--process", process, "--steps", 2, "--out", tmp_path, *SMALL)
+    for sampler in ("ddpm", "ddim", "heun"):
+        refdiff("sample", tmp_path / "checkpoint.h5", "--sampler", sampler, "--steps", 3, "--count", 2, "--out",
+                tmp_path / "x.npy")
+    refdiff("distill", tmp_path / "checkpoint.h5", "--steps", 2, "--batch", 8, "--threads", 1, "--sigma-min", 0.05,
+            "--sigma-max", 20, "--out", tmp_path)
+    refdiff("sample", tmp_path / "distilled.h5", "--sigmas", "20,1", "--count", 2, "--out", tmp_path / "x.npy")
+
+
+def test_info_says_what_a_file_holds(runs):
+    printed = refdiff("info", runs / "checkpoint.h5")
+    assert "training" in printed and "parameters" in printed and "label_dropout" in printed
+
+
+@pytest.mark.parametrize("args, message", [
+    (["trian"], "train"),
+    (["train", "--stesp", "3"], "--steps"),
+    (["train", "--steps", "0", "--out", "x"], "steps"),
+    (["train", "--data", "nowhere.npy", "--out", "x"], "nowhere.npy"),
+    (["train", "--process", "edm", "--prediction", "eps", "--out", "x"], "prediction 'F'"),
+    (["sample", "nowhere.h5", "--out", "x.png"], "nowhere.h5"),
+    (["sample", "nowhere.h5", "--out", "x.jpg"], ".png, .npy, .h5"),
+    (["demo", "--threads", "-1"], "threads"),
+    (["--backend", "torch", "info", "x"], "numpy"),
+])
+def test_mistakes_are_answered_in_one_message(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refdiff(*args, ok=False)
+
+
+def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
+    sample = ["sample", runs / "checkpoint.h5", "--out", tmp_path / "x.npy"]
+    assert "refdiff distill" in refdiff(*sample, "--sampler", "consistency", ok=False)
+    assert "refdiff train" in refdiff("sample", runs / "distilled.h5", "--sampler", "ddim", "--out",
+                                      tmp_path / "x.npy", ok=False)
+    assert "label is 11, wanted 0..9, or 10" in refdiff(*sample, "--label", 11, ok=False)
+    assert "--resume" in refdiff("train", "--steps", 4, "--out", runs, *SMALL, ok=False)
+    assert "--sigmas belongs to consistency" in refdiff(*sample, "--sigmas", "20", ok=False)
+    assert "is of kind 'distillation', wanted 'training'" in refdiff("distill", runs / "distilled.h5", "--out",
+                                                                    tmp_path, ok=False)
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "distill", "sample", "evaluate", "info"])
+def test_every_command_has_help(command):
+    assert "Usage" in refdiff(command, "--help") and len(refdiff(command, "--help")) > 200
