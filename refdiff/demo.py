@@ -33,6 +33,9 @@ TEACHER = TrainConfig(steps=3000, lr=4e-3, warmup=100, beta2=0.99, ema=0.999, la
 STUDENT = TRAINING
 CONSISTENCY = ConsistencyConfig()
 
+# The sizes of a run: images per sampler, sampling seeds, and updates of teacher and student.
+SIZES = {False: dict(n=2000, seeds=3, teacher=3000, student=900), True: dict(n=500, seeds=1, teacher=300, student=120)}
+
 # name -> (of the student?, sampler, steps, network evaluations)
 RUNS = {"ddim50": (False, "ddim", 50, 50), "heun18": (False, "heun", 18, 35), "ddim2": (False, "ddim", 2, 2),
         "cd4": (True, "consistency", 4, 4), "cd2": (True, "consistency", 2, 2), "cd1": (True, "consistency", 1, 1)}
@@ -54,9 +57,10 @@ def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=T
         if (out / name).exists():
             raise FileExistsError(f"{out / name} exists: {out} holds a run; choose another --out, or remove it")
     training, heldout = digits("train"), digits("heldout")
-    n, seeds = (500, 1) if quick else (2000, 3)
-    teacher = replace(TEACHER, seed=seed, threads=threads, **({"steps": 300, "warmup": 30} if quick else {}))
-    student = replace(STUDENT, seed=seed, threads=threads, **({"steps": 120} if quick else {}))
+    n, seeds = SIZES[quick]["n"], SIZES[quick]["seeds"]
+    steps = SIZES[quick]["teacher"]
+    teacher = replace(TEACHER, steps=steps, warmup=min(TEACHER.warmup, steps // 10), seed=seed, threads=threads)
+    student = replace(STUDENT, steps=SIZES[quick]["student"], seed=seed, threads=threads)
 
     train(training, NETWORK, DENOISER, teacher, out, progress=progress)
     trained = time.perf_counter()

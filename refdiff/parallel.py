@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import threadpoolctl
 
+from . import backend
+
 
 def slices(n, parts):
     """At most `parts` slices of 0..n-1, in order, whose lengths differ by one at most."""
@@ -18,12 +20,12 @@ def slices(n, parts):
 
 
 class Workers:
-    """A pool: `with Workers(2) as workers: list(workers.map(f, items))`. threads = 0 takes one per core."""
+    """A pool: `with Workers(2) as workers: workers.map(f, items)`. threads = 0: one per core, or one for a device."""
 
     def __init__(self, threads=0):
         if threads < 0:
             raise ValueError(f"threads is {threads}, wanted a number >= 1, or 0 for one per core")
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or (os.cpu_count() or 1 if backend.name() == "numpy" else 1)
 
     def __enter__(self):
         self._blas = threadpoolctl.threadpool_limits(1, "blas")
