@@ -87,7 +87,7 @@ def test_every_file_that_a_notebook_names_exists(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    """In a kernel of this Python, in an empty folder, whether or not refdiff is installed. Its own asserts must hold."""
+    """In a kernel of this Python, in an empty folder, refdiff installed or not. Its own asserts must hold."""
     pytest.importorskip("ipykernel", reason="ipykernel runs the notebooks: pip install 'refdiff[test]'")
     nbclient = pytest.importorskip("nbclient", reason="nbclient runs the notebooks: pip install 'refdiff[test]'")
     kernel = tmp_path / "kernels" / "python3" / "kernel.json"       # the first place that is looked at
