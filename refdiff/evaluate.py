@@ -54,8 +54,9 @@ class Reference:
     def floors(self, n, seed=0, repeats=10):
         """{frechet: {floor: {bootstrap, heldout}, baseline}, ...} at n samples: what real images and Gaussians score.
 
-        floor.bootstrap: n training images drawn with replacement; floor.heldout: real held-out against real
-        training images over stratified splits of all of them; baseline: one Gaussian per class.
+        floor.bootstrap: n training images drawn with replacement, against all of them; floor.heldout: n real training
+        images, class-balanced as samples are, against real held-out ones, over stratified splits of all; baseline: n
+        samples of one Gaussian per class.
         """
         key = Key(seed).fold("floors")
         found = {}
@@ -67,7 +68,7 @@ class Reference:
                 labels = np.concatenate([self.training.labels, self.heldout.labels])
                 fraction = len(self.heldout) / len(labels)
                 found[space]["floor"]["heldout"] = float(
-                    floors.real_against_real(everything, labels, key, fraction, repeats).mean())
+                    floors.real_against_real(everything, labels, n, key, fraction, repeats).mean())
             if self.training.labels is not None:
                 gaussian, _ = floors.gaussian_per_class(self.training.images, self.training.labels, n, key,
                                                         self.training.levels)

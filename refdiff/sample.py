@@ -31,6 +31,11 @@ class Sampling(NamedTuple):
     classes: int
     distilled: bool
 
+    def bind(self, labels=None, workers=None):
+        """The denoiser (x, level) -> Prediction with labels fixed; if distilled, f (x, sigma) -> f(x, sigma)."""
+        network = Consistency(self.denoiser, self.sigma_min) if self.distilled else self.denoiser
+        return network.bind(self.theta, labels, workers)
+
 
 def open_sampling(checkpoint):
     """The moving average of a checkpoint, ready to sample."""
@@ -71,15 +76,13 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
     z = key.fold("x").normal(shape)
     if sampler == "consistency":
-        f = Consistency(sampling.denoiser, sampling.sigma_min).bind(sampling.theta, labels, workers)
         sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max)
-        return SAMPLERS[sampler](f, sigmas, sigmas[0] * z, sampling.sigma_min, noise_from(key, z))
-    denoise = sampling.denoiser.bind(sampling.theta, labels, workers)
+        return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min, noise_from(key, z))
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if sampler == "ddpm" or options.get("eta"):
         options["noise"] = noise_from(key, z)
-    return SAMPLERS[sampler](denoise, grid, start * z, **options)
+    return SAMPLERS[sampler](sampling.bind(labels, workers), grid, start * z, **options)
 
 
 def to_images(sampling, x):

@@ -21,17 +21,25 @@ def bootstrap(features, n, key, repeats=10):
                                       whole) for i in range(repeats)])
 
 
-def real_against_real(features, labels, key, fraction=0.2, repeats=10):
-    """Distances of real held-out rows to real training rows, over `repeats` stratified splits: (repeats,).
+def real_against_real(features, labels, n, key, fraction=0.2, repeats=10):
+    """Distances of n real training rows to real held-out rows, over `repeats` stratified splits: (repeats,).
 
-    features (m, d) and labels (m,) are of all real images; `fraction` is held out each time. A single split is
-    noisy, and splits that are not stratified about double the floor.
+    What real training images would score against held-out ones in place of n class-balanced samples: n rows drawn
+    with replacement from the training part, every class in turn, as samples are. features (m, d) and labels (m,) are
+    of all real images; `fraction` is held out each time. A single split is noisy, and splits or draws that are not
+    stratified about double the floor.
     """
-    features = frechet.vectors(features)
+    features, labels = frechet.vectors(features), np.asarray(labels)
+    classes, labels = np.unique(labels, return_inverse=True)
     distances = []
     for i in range(repeats):
         train, heldout = stratified_split(labels, fraction, key.fold("split", i))
-        distances.append(frechet.distance(features[heldout], features[train]))
+        generator = key.fold("draw", i).generator()
+        rows = np.empty(n, np.int64)
+        drawn = balanced_labels(n, len(classes))
+        for label in range(len(classes)):
+            rows[drawn == label] = generator.choice(train[labels[train] == label], np.sum(drawn == label))
+        distances.append(frechet.distance(features[rows], features[heldout]))
     return np.array(distances)
 
 

@@ -1,13 +1,15 @@
 """Samplers: generators over any denoiser. Imports no network.
 
-    x = samplers.run(samplers.SAMPLERS["ddim"](denoiser, grid, x, eta=0.5, noise=samplers.noise_from(key, x)))
+    x = samplers.run(samplers.ddim(denoiser, grid, x, eta=0.5, noise=samplers.noise_from(key, x)))
 
 All take (denoiser, grid, x, ...) but "consistency", which takes a consistency function and its sigmas.
 """
-from . import consistency, ddim, ddpm, edm
+from .consistency import consistency
+from .ddim import ddim
+from .ddpm import ddpm
+from .edm import euler, heun
 from .state import State, noise_from, run
 
-SAMPLERS = {"ddpm": ddpm.ddpm, "ddim": ddim.ddim, "euler": edm.euler, "heun": edm.heun,
-            "consistency": consistency.consistency}
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "consistency": consistency}
 
-__all__ = ["SAMPLERS", "State", "consistency", "ddim", "ddpm", "edm", "noise_from", "run"]
+__all__ = ["SAMPLERS", "State", "consistency", "ddim", "ddpm", "euler", "heun", "noise_from", "run"]

@@ -29,15 +29,34 @@ def test_real_against_real_is_higher_where_splits_ignore_the_classes():
     labels = np.arange(400) % 4
     centres = np.random.default_rng(4).standard_normal((4, 3)) * 10
     features = centres[labels] + Key(5).normal((400, 3))
-    stratified = floors.real_against_real(features, labels, Key(6), repeats=20)
-    blind = floors.real_against_real(features, np.zeros(400, int), Key(6), repeats=20)
+    stratified = floors.real_against_real(features, labels, 320, Key(6), repeats=20)
+    blind = floors.real_against_real(features, np.zeros(400, int), 320, Key(6), repeats=20)
     assert stratified.shape == (20,) and blind.mean() > 3 * stratified.mean()
+
+
+def test_real_against_real_falls_with_the_rows_on_both_sides():
+    """d + d (d + 1)/4 times the sum of 1/rows: n drawn of 2,400 with replacement (1/n + 1/2400), 600 held out."""
+    d = 6
+    features = Key(15).normal((3000, d))
+    for n in (300, 2000):
+        found = floors.real_against_real(features, np.arange(3000) % 3, n, Key(16), repeats=30).mean()
+        assert found == pytest.approx((d + d * (d + 1) / 4) * (1 / n + 1 / 2400 + 1 / 600), rel=.15)
+
+
+def test_real_against_real_draws_every_class_in_turn_from_the_training_part(monkeypatch):
+    features, labels = np.arange(50.)[:, None], np.array([3, 7, 7, 9, 9] * 10)
+    seen = []
+    monkeypatch.setattr(frechet, "distance", lambda a, b: seen.append((a, b)) or 0.0)
+    floors.real_against_real(features, labels, 30, Key(17), repeats=5)
+    for drawn, heldout in seen:
+        assert len(heldout) == 10 and not set(drawn.ravel()) & set(heldout.ravel())
+        assert np.bincount(labels[drawn.ravel().astype(int)])[[3, 7, 9]].tolist() == [10] * 3
 
 
 def test_floors_depend_on_their_key_alone():
     x, labels = Key(7).normal((60, 3)), np.arange(60) % 3
     images = Key(8).normal((60, 5, 5, 1))
-    for run in (lambda key: floors.bootstrap(x, 40, key, 3), lambda key: floors.real_against_real(x, labels, key),
+    for run in (lambda key: floors.bootstrap(x, 40, key, 3), lambda key: floors.real_against_real(x, labels, 40, key),
                 lambda key: floors.gaussian_per_class(images, labels, 30, key)[0]):
         first, again, other = run(Key(9)), run(Key(9)), run(Key(10))
         assert (first == again).all() and (first != other).any()
@@ -81,7 +100,7 @@ def test_a_class_too_small_for_a_covariance_is_named():
 def test_pixel_floors_of_the_digits_are_in_order():
     train, everything = data.digits("train"), data.digits("all")
     floor = floors.bootstrap(train.images, 2000, Key(15), 3).mean()
-    real = floors.real_against_real(everything.images, everything.labels, Key(16), repeats=3).mean()
+    real = floors.real_against_real(everything.images, everything.labels, 2000, Key(16), repeats=3).mean()
     samples, _ = floors.gaussian_per_class(train.images, train.labels, 2000, Key(17), 17)
     assert 0 < floor < real / 3 and floor < frechet.distance(samples, train.images) / 3
 

@@ -2,6 +2,7 @@
 
 Each check takes the functions it judges as arguments, so that the mutants at the end run through the same checks.
 """
+import importlib
 import inspect
 import math
 import types
@@ -18,7 +19,7 @@ from refdiff.process.level import ve
 from refdiff.process.parameterization import Prediction
 from refdiff.rng import Key
 
-SOURCES = {"ddpm": samplers.ddpm, "ddim": samplers.ddim, "edm": samplers.edm, "consistency": samplers.consistency}
+SOURCES = {name: importlib.import_module(f"refdiff.samplers.{name}") for name in ("ddpm", "ddim", "edm", "consistency")}
 WORLD = Gaussian([.7, -.4], [[.5, .2], [.2, .3]])
 LINE = Mixture([.3, .7], [-1., .8], [.16, .25])
 
@@ -135,8 +136,8 @@ def test_ddim_output_law_is_the_affine_recursion():
 
 def test_a_thousand_steps_have_the_law_of_the_recursion():
     grid = grids.every(schedules.linear(1000))
-    check_law(samplers.ddpm.ddpm, affine.ddpm_step("large"), [grid], variance="large")
-    check_law(samplers.ddim.ddim, affine.ddim_step(.5), [grid], eta=.5)
+    check_law(samplers.ddpm, affine.ddpm_step("large"), [grid], variance="large")
+    check_law(samplers.ddim, affine.ddim_step(.5), [grid], eta=.5)
 
 
 def test_euler_is_first_order_on_a_mixture():
@@ -161,7 +162,7 @@ def test_exact_consistency_function_reproduces_the_law_in_any_number_of_steps():
 
 def test_one_consistency_step_of_a_mixture_is_the_flow():
     x = np.linspace(-30, 30, 7)[:, None]
-    out = samplers.run(samplers.consistency.consistency(exact_consistency(LINE, .002), [10.], x))
+    out = samplers.run(samplers.consistency(exact_consistency(LINE, .002), [10.], x))
     np.testing.assert_array_equal(out, LINE.flow(x, ve(10.), ve(.002)))
 
 
@@ -174,8 +175,8 @@ def test_ddim_with_eta_one_is_the_ddpm_step_with_the_posterior_s_variance():
     for grid in short_grids():
         x = start(grid)
         noise = samplers.noise_from(Key(2), x)
-        ddim = samplers.run(samplers.ddim.ddim(WORLD, grid, x, eta=1.0, noise=noise))
-        ddpm = samplers.run(samplers.ddpm.ddpm(WORLD, grid, x, variance="small", noise=noise))
+        ddim = samplers.run(samplers.ddim(WORLD, grid, x, eta=1.0, noise=noise))
+        ddpm = samplers.run(samplers.ddpm(WORLD, grid, x, variance="small", noise=noise))
         # eps enters DDIM by (x - alpha x0)/sigma: up to alpha/sigma = 100 near the clean end, twice u each
         np.testing.assert_allclose(ddim, ddpm, rtol=1e-11, atol=1e-11)
 
@@ -184,7 +185,7 @@ def test_one_ddpm_step_is_the_posterior_mean_and_its_noise():
     grid = grids.discrete(schedules.linear(100), 4)
     x = start(grid)
     z = Key(3).normal(x.shape)
-    state = next(samplers.ddpm.ddpm(WORLD, grid, x, noise=lambda step: z))
+    state = next(samplers.ddpm(WORLD, grid, x, noise=lambda step: z))
     t, s = grid.level(0), grid.level(1)
     expected = posterior_mean(WORLD(x, t).x0, x, s, t) + math.sqrt(posterior(s, t).variance) * z
     np.testing.assert_allclose(state.x, expected, rtol=1e-14)
@@ -196,36 +197,36 @@ def test_ddim_without_noise_repeats_bit_for_bit_and_draws_nothing():
         raise AssertionError("drew")
     for grid in short_grids():
         x = start(grid)
-        first = samplers.run(samplers.ddim.ddim(WORLD, grid, x.copy()))
-        assert np.array_equal(first, samplers.run(samplers.ddim.ddim(WORLD, grid, x.copy(), noise=forbidden)))
+        first = samplers.run(samplers.ddim(WORLD, grid, x.copy()))
+        assert np.array_equal(first, samplers.run(samplers.ddim(WORLD, grid, x.copy(), noise=forbidden)))
 
 
 def test_euler_is_ddim_without_noise():
     for grid in short_grids():
         x = start(grid)
-        ddim = samplers.run(samplers.ddim.ddim(WORLD, grid, x))
-        np.testing.assert_allclose(samplers.run(samplers.edm.euler(WORLD, grid, x)), ddim, rtol=1e-11, atol=1e-11)
+        ddim = samplers.run(samplers.ddim(WORLD, grid, x))
+        np.testing.assert_allclose(samplers.run(samplers.euler(WORLD, grid, x)), ddim, rtol=1e-11, atol=1e-11)
 
 
 def test_ddim_and_ddpm_start_from_a_level_without_signal():
     grid = Grid([2, 1, 0], [0., .7, 1.], [1., .8, 0.], "zero terminal SNR")
     x = start(grid)
     for variance in ("small", "large"):
-        check_law(samplers.ddpm.ddpm, affine.ddpm_step(variance), [grid], variance=variance)
-    check_law(samplers.ddim.ddim, affine.ddim_step(.5), [grid], eta=.5)
+        check_law(samplers.ddpm, affine.ddpm_step(variance), [grid], variance=variance)
+    check_law(samplers.ddim, affine.ddim_step(.5), [grid], eta=.5)
     with pytest.raises(ValueError, match="starts at alpha = 0"):
-        next(samplers.edm.heun(WORLD, grid, x))
+        next(samplers.heun(WORLD, grid, x))
 
 
 def stochastic():
     """(name, sampler(denoiser, x, noise)) of every sampler that draws, each with 6 steps."""
     grid = grids.discrete(schedules.linear(100), 6)
     sigmas = [20., 5., 2., 1., .5, .2]
-    for name, sampler, options in (("ddpm", samplers.ddpm.ddpm, {}),
-                                   ("ddpm", samplers.ddpm.ddpm, {"variance": "large"}),
-                                   ("ddim", samplers.ddim.ddim, {"eta": .7})):
+    for name, sampler, options in (("ddpm", samplers.ddpm, {}),
+                                   ("ddpm", samplers.ddpm, {"variance": "large"}),
+                                   ("ddim", samplers.ddim, {"eta": .7})):
         yield name, lambda d, x, noise, f=sampler, o=options: f(d, grid, x, noise=noise, **o)
-    yield "consistency", lambda d, x, noise: samplers.consistency.consistency(
+    yield "consistency", lambda d, x, noise: samplers.consistency(
         lambda y, sigma: d(y, ve(sigma)).x0, sigmas, x, noise=noise)
 
 
@@ -261,7 +262,7 @@ def test_noise_that_is_missing_or_of_another_shape_or_type_is_refused():
 def everything():
     yield from ((name, lambda d, x, noise, s=sampler: s(d, x, noise)) for name, sampler in stochastic())
     grid = grids.karras(6, .02, 20.)
-    for f in (samplers.edm.heun, samplers.edm.euler, samplers.ddim.ddim):
+    for f in (samplers.heun, samplers.euler, samplers.ddim):
         yield f.__name__, lambda d, x, noise, f=f: f(d, grid, x)
 
 
@@ -300,8 +301,8 @@ def test_every_prediction_of_the_same_network_gives_the_same_samples():
     grid = grids.discrete(schedules.linear(100), 6)
     x = start(grid)
     noise = samplers.noise_from(Key(6), x)
-    for sampler, options in ((samplers.ddpm.ddpm, {"noise": noise}), (samplers.ddim.ddim, {"noise": noise, "eta": .4}),
-                             (samplers.edm.heun, {})):
+    for sampler, options in ((samplers.ddpm, {"noise": noise}), (samplers.ddim, {"noise": noise, "eta": .4}),
+                             (samplers.heun, {})):
         expected = samplers.run(sampler(WORLD, grid, x, **options))
         for kind in ("eps", "v", "score", "velocity"):
             def denoiser(y, level):
@@ -317,18 +318,18 @@ def test_heun_evaluates_twice_per_step_but_the_last():
             seen.append(level.sigma)
             return WORLD(x, level)
 
-        samplers.run(samplers.edm.heun(denoiser, grid, start(grid)))
+        samplers.run(samplers.heun(denoiser, grid, start(grid)))
         assert len(seen) == calls and min(seen) == .002
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda x, g: samplers.ddim.ddim(WORLD, g, x, eta=1.5), "eta is 1.5"),
-    (lambda x, g: samplers.ddim.ddim(WORLD, g, x, eta=-.1), "eta is -0.1"),
-    (lambda x, g: samplers.ddpm.ddpm(WORLD, g, x, "medium", noise=lambda i: x), "variance is 'medium'"),
-    (lambda x, g: samplers.ddim.ddim(WORLD, g, np.ones((2, 2), int)), "x is int64"),
-    (lambda x, g: samplers.consistency.consistency(None, [], x), "at least one"),
-    (lambda x, g: samplers.consistency.consistency(None, [1., 1.], x), "strictly decreasing"),
-    (lambda x, g: samplers.consistency.consistency(None, [1., .001], x), "above sigma_min")])
+    (lambda x, g: samplers.ddim(WORLD, g, x, eta=1.5), "eta is 1.5"),
+    (lambda x, g: samplers.ddim(WORLD, g, x, eta=-.1), "eta is -0.1"),
+    (lambda x, g: samplers.ddpm(WORLD, g, x, "medium", noise=lambda i: x), "variance is 'medium'"),
+    (lambda x, g: samplers.ddim(WORLD, g, np.ones((2, 2), int)), "x is int64"),
+    (lambda x, g: samplers.consistency(None, [], x), "at least one"),
+    (lambda x, g: samplers.consistency(None, [1., 1.], x), "strictly decreasing"),
+    (lambda x, g: samplers.consistency(None, [1., .001], x), "above sigma_min")])
 def test_impossible_options_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         next(make(np.ones((2, 2)), grids.karras(3)))
@@ -336,7 +337,7 @@ def test_impossible_options_are_refused_by_name(make, message):
 
 def test_samplers_are_named_for_the_command_line():
     assert set(samplers.SAMPLERS) == {"ddpm", "ddim", "euler", "heun", "consistency"}
-    assert samplers.SAMPLERS["ddim"] is samplers.ddim.ddim
+    assert samplers.SAMPLERS["ddim"] is samplers.ddim
 
 
 # ---- planted mutants: one coefficient rewritten, and the check above must fail
