@@ -51,6 +51,11 @@ class Reference:
                 found["label_agreement"] = float((predicted == labels).mean())
         return found
 
+    def nearest_other(self):
+        """The least distance between two different training images: what "near" means for these data."""
+        images = np.unique(pixels(self.training.images), axis=0)
+        return float(neighbours.radii(images, k=1).min())
+
     def floors(self, n, seed=0, repeats=10):
         """{frechet: {floor: {bootstrap, heldout}, baseline}, ...} at n samples: what real images and Gaussians score.
 

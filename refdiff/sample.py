@@ -77,7 +77,8 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     z = key.fold("x").normal(shape)
     if sampler == "consistency":
         sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max)
-        return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min, noise_from(key, z))
+        return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
+                                 noise_from(key, z))
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if sampler == "ddpm" or options.get("eta"):

@@ -69,7 +69,7 @@ def test_bars_are_met_and_missed_where_they_should_be():
         low[key]["heun18"] = 0.859
         assert sum(not bar["ok"] for bar in job.bars(low)) == 1
     near = results()
-    near["nearest_train"]["cd1"] = 0.74
+    near["nearest_train"]["cd4"] = 0.74
     assert sum(not bar["ok"] for bar in job.bars(near)) == 1
 
 
@@ -78,6 +78,7 @@ def test_training_images_as_samples_are_all_copies():
     found = Reference(real, digits("heldout")).compare(real.images, real.labels)
     assert found["nearest_train"] == 0 and found["precision"] == found["recall"] == 1
     assert found["frechet"]["train"] == pytest.approx(0, abs=1e-9)
+    assert Reference(real).nearest_other() == pytest.approx(0.66143783, abs=1e-6)       # sqrt(28)/8: 28 grey levels^2
     assert found["class_histogram"] == np.bincount(real.labels).tolist()
 
 
