@@ -10,10 +10,10 @@ from refdiff import samplers
 from refdiff.checkpoint import load_checkpoint
 from refdiff.data import digits
 from refdiff.denoiser import Denoiser, DenoiserConfig
-from refdiff.distill.consistency import (TRAINING, Consistency, ConsistencyConfig, ConsistencyObjective, boundary,
-                                         distil, heun_step, levels, step_probabilities)
-from refdiff.fit import TrainConfig
-from refdiff.models import MLP, MLPConfig, UNetConfig
+from refdiff.distill.consistency import (TRAINING, Consistency, ConsistencyConfig, ConsistencyObjective, Jumps,
+                                         boundary, distil, heun_step, levels, network_teacher, step_probabilities)
+from refdiff.fit import TrainConfig, fit, start
+from refdiff.models import MLP, MLPConfig, UNet, UNetConfig
 from refdiff.process.level import ve
 from refdiff.rng import Key
 from refdiff.train import train
@@ -145,6 +145,81 @@ def test_no_gradient_flows_through_the_target(distance):
     assert (up - down) / (2 * h) == pytest.approx(grad.flat @ v, rel=1e-5)
 
 
+@pytest.mark.parametrize("distance", ["pseudo_huber", "l2"])
+def test_student_teacher_and_target_see_the_labels_each_with_its_own_theta(distance):
+    """The loss again for a conditional network: other labels, or another theta, in any of the three would show."""
+    unet = UNet(UNetConfig(image_size=4, in_channels=1, out_channels=1, channels=4, multipliers=(1,), blocks=1,
+                           attention=(), groups=2, classes=3, dropout=0.0, zero_init=False))
+    denoiser, n = Denoiser(unet, DenoiserConfig(sigma_data=0.7)), 5
+    it = ConsistencyObjective(Consistency(denoiser, 0.02), network_teacher(denoiser), None,
+                              replace(LEVELS, distance=distance), TrainConfig(batch=n))
+    key = Key(40)
+    thetas = {name: unet.layout.init(key.fold(name), np.float64) for name in ("theta", "target", "teacher")}
+    for name, theta in thetas.items():
+        theta.flat += 0.3 * key.fold(name, "away").normal(theta.flat.shape)
+    x0, eps = key.fold("x0").normal((n, 4, 4, 1)), key.fold("eps").normal((n, 4, 4, 1))
+    sigma, below, labels = np.array([20.0, 3.0, 1.0, 0.3, 0.1]), np.array([15.0, 2.0, 0.8, 0.2, 0.02]), np.arange(n) % 4
+
+    def wanted(student, teacher, target):
+        x = x0 + sigma[:, None, None, None] * eps
+        x_hat = heun_step(lambda x, s: denoiser.forward(thetas["teacher"], x, ve(s), teacher)[0], x, sigma, below)
+        r = (it.consistency.forward(thetas["theta"], x, sigma, student)[0]
+             - it.consistency.forward(thetas["target"], x_hat, below, target)[0]).reshape(n, -1)
+        c = 0.03 * 4
+        d = np.mean(r * r, 1) if distance == "l2" else np.sqrt(np.sum(r * r, 1) + c * c) - c
+        return np.mean(d / (sigma - below))
+    loss = it.loss(thetas, Jumps(x0, eps, sigma, below, labels), slice(0, n), thetas["theta"].zeros_like(), 1.0)
+    assert loss == pytest.approx(wanted(labels, labels, labels), rel=1e-10)
+    for others in ((None, labels, labels), (labels, None, labels), (labels, labels, None)):
+        assert abs(wanted(*others) / loss - 1) > 1e-6
+
+
+def test_the_steps_drawn_are_neighbours_with_the_probabilities_of_the_normal_law():
+    it = objective(replace(LEVELS, P_mean=0.3), batch=20_000)
+    batch, sigmas = it.draw(0), levels(0, 100, LEVELS)
+    n = np.searchsorted(sigmas, batch.sigma_next)
+    np.testing.assert_array_equal(sigmas[n], batch.sigma_next)
+    np.testing.assert_array_equal(sigmas[n + 1], batch.sigma)
+    mass = np.diff([float(mp.ncdf((mp.log(mpf(float(s))) - mpf("0.3")) / mpf("1.8"))) for s in sigmas])
+    p = mass / mass.sum()
+    assert np.all(np.abs(np.bincount(n, minlength=7) / n.size - p) < 5 * np.sqrt(p * (1 - p) / n.size))
+
+
+def test_every_step_draws_its_own_numbers_again_when_asked():
+    it = objective(LEVELS)
+    first, again, other = it.draw(3), it.draw(3), it.draw(4)
+    for name in ("x0", "eps", "sigma"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert not np.array_equal(getattr(first, name), getattr(other, name)), name
+    z = np.stack([first.eps, other.eps]).reshape(2, -1)
+    assert abs(np.corrcoef(z)[0, 1]) < 5 / np.sqrt(z.shape[1])
+
+
+def test_the_target_and_the_average_follow_theta_at_their_own_decays(tmp_path):
+    """theta^- <- mu theta^- + (1 - mu) theta after every update, mu = min(decay, (1 + n)/(10 + n)), replayed."""
+    it, seen = objective(LEVELS, batch=8), []
+    it = ConsistencyObjective(it.consistency, exact_teacher, it.images, replace(LEVELS, target_ema=0.3),
+                              TrainConfig(steps=14, batch=8, lr=1e-2, warmup=0, ema=0.5, threads=1))
+    real = it.loss
+
+    def loss(thetas, *rest):
+        seen.append({name: thetas[name].flat.copy() for name in ("theta", "target", "ema")})
+        return real(thetas, *rest)
+    it.loss = loss
+    theta = NET.layout.init(Key(0), np.float64)
+    end = fit(it, start(it.denoiser, theta, ("ema", "target"), "distillation", {}, 0), it.training,
+              tmp_path / "c.h5", progress=False)
+    seen.append({name: end.vectors[name] for name in ("theta", "target", "ema")})
+    assert len(seen) == 15
+    for name, decay in (("target", 0.3), ("ema", 0.5)):
+        average = seen[0]["theta"]
+        for n, after in enumerate(seen[1:]):
+            mu = min(decay, (1 + n) / (10 + n))
+            average = mu * average + (1 - mu) * after["theta"]
+            np.testing.assert_allclose(after[name], average, rtol=1e-12, atol=1e-15)
+    assert np.abs(seen[-1]["target"] - seen[-1]["ema"]).max() > 1e-4
+
+
 def test_the_exact_consistency_function_has_a_loss_that_only_the_teachers_error_leaves():
     """With f the exact flow map, f(x', s') - f(x_hat, s) is Heun's local error: O(h^3), 8x less per halving."""
     x0, eps = WORLD.sample(Key(20), 200), Key(21).normal((200, 2))
@@ -185,9 +260,9 @@ def test_a_trained_network_is_distilled_and_resumed_to_the_same_bits(tmp_path, m
           progress=False)
     training = replace(TRAINING, steps=8, batch=16, save_every=4, threads=2)
 
-    def run(out, resume=False):
-        return distil(tmp_path / "checkpoint.h5", digits(), ConsistencyConfig(), training, tmp_path / out, resume,
-                      progress=False)
+    def run(out, resume=False, save_every=4):
+        return distil(tmp_path / "checkpoint.h5", digits(), ConsistencyConfig(),
+                      replace(training, save_every=save_every), tmp_path / out, resume, progress=False)
     whole, save = run("whole"), loop.save_checkpoint
 
     def save_and_stop(path, checkpoint):
@@ -197,7 +272,7 @@ def test_a_trained_network_is_distilled_and_resumed_to_the_same_bits(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         run("parts")
     monkeypatch.undo()
-    resumed = run("parts", resume=True)
+    resumed = run("parts", resume=True, save_every=8)       # how often it is saved changes no number
     assert set(whole.vectors) == {"theta", "ema", "target", "teacher", "m", "v"}
     for name in whole.vectors:
         np.testing.assert_array_equal(whole.vectors[name], resumed.vectors[name])
