@@ -154,7 +154,7 @@ def start(denoiser, theta, averages, kind, resolved, seed, **extra):
 def check_new(path, resume):
     """Refuse to write over another run's checkpoint."""
     if path.exists() and not resume:
-        raise FileExistsError(f"{path} exists; go on with --resume, or choose another --out")
+        raise FileExistsError(f"{path} exists; go on with --resume (resume=True), or choose another --out")
     if resume and not path.exists():
         raise FileNotFoundError(f"{path} does not exist, so there is nothing to resume; leave --resume away to begin")
 
@@ -168,7 +168,7 @@ def check_same(wanted, got, path):
             else:
                 yield prefix + key, list(value) if isinstance(value, tuple) else value
     wanted, got = dict(flat(wanted)), dict(flat(got))
-    free = ("data.source", "train.save_every")
+    free = ("data.source", "train.save_every", "distil.save_every")
     other = [f"{k} is {got.get(k)!r} in the file, {wanted.get(k)!r} now" for k in sorted(wanted.keys() | got.keys())
              if wanted.get(k) != got.get(k) and k not in free]
     if other:
