@@ -110,9 +110,10 @@ class AttentionBlock:
 
     @classmethod
     def make(cls, layout, name, c, config):
-        heads = c // config.head_channels if config.head_channels else config.heads
-        if c % heads:
-            raise ValueError(f"attention {name}: {c} channels do not divide into {heads} heads")
+        heads = max(1, c // config.head_channels) if config.head_channels else config.heads
+        if c != heads * (config.head_channels or c // heads):
+            parts = f"heads of {config.head_channels} channels" if config.head_channels else f"{heads} heads"
+            raise ValueError(f"attention {name}: {c} channels do not divide into {parts}")
         return cls(GroupNorm.make(layout, f"{name}.norm", c, config.groups, config.norm_eps),
                    Linear.make(layout, f"{name}.qkv", c, 3 * c),
                    Linear.make(layout, f"{name}.proj", c, c,

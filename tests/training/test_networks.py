@@ -136,6 +136,16 @@ def test_an_impossible_network_is_refused(bad, message):
         UNetConfig(**{**SMALL, **bad})
 
 
+@pytest.mark.parametrize("bad, message", [
+    (dict(heads=3), "16 channels do not divide into 3 heads"),
+    (dict(head_channels=6), "16 channels do not divide into heads of 6 channels"),
+    (dict(head_channels=32), "16 channels do not divide into heads of 32 channels"),
+])
+def test_heads_that_do_not_fit_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(UNetConfig(**{**SMALL, **bad}))
+
+
 def test_wrong_inputs_of_a_network_are_refused():
     net = NETWORKS["ddpm"]
     theta, x, t, labels, _ = points(net, 2)
