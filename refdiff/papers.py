@@ -81,8 +81,10 @@ def load(path):
             raise ValueError(f"{here}: status is {row['status']!r}, wanted one of {', '.join(STATUSES)}")
         if row["tag"] != "paper" and expand(row["tag"]) != [row["tag"]]:
             raise ValueError(f"{here}: wanted one tag, as in 'eq. 4', 'alg. 2', 'sec. B.6', 'table 1' or 'paper'")
-        if "|" in row["tex"]:
-            raise ValueError(f"{here}: tex holds a bar, which ends a table cell; write \\mid, \\lvert or \\lVert")
+        for name in ("says", "tex", "departs"):
+            if "|" in row.get(name, ""):
+                raise ValueError(f"{here}: {name} holds a bar, which ends a table cell; "
+                                 "write \\mid, \\lvert or \\lVert")
         if row["tag"] in [e.tag for e in equations]:
             raise ValueError(f"{here}: listed twice")
         equations.append(Equation(**row))

@@ -126,6 +126,7 @@ def test_an_index_that_is_out_of_date_fails_the_check(checkout, capsys):
     ('tag = "sec. 2.1"', 'tag = "eq. 4"', "eq. 4: listed twice"),
     ('tag = "sec. 2.1"', 'tag = "eq. 5, 6"', "wanted one tag"),
     ("tex = 'h'", "tex = '|h|'", "tex holds a bar"),
+    ('departs = "unnormalised"', 'departs = "|h| for h"', "departs holds a bar"),
     ("tex = 'h'", "text = 'h'", "field text = 'h'"),
     ('authors = "Gauss"', "", "authors is None"),
     ("[symbols]", "[symbols", "not TOML"),
