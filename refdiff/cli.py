@@ -74,7 +74,7 @@ def load_data(source, labels=None, split="train"):
 
 
 data_option = click.option("--data", "source", default="digits", show_default=True, help=(
-    "Images to learn: a folder of pictures, .npy, .npz, HDF5 or IDX file, or digits, the embedded ones."))
+    "Images, real ones: a folder of pictures, .npy, .npz, HDF5 or IDX file, or digits, the embedded ones."))
 
 
 @command
@@ -82,7 +82,8 @@ data_option = click.option("--data", "source", default="digits", show_default=Tr
 @click.option("--quick", is_flag=True, help="All of it with less training, in under a minute on two cores.")
 @click.option("--full", is_flag=True, help="Measure DDPM's 1000 steps as well, which takes minutes.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Parts of a batch side by side; 0: one per core.")
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
+    "Parts of a batch side by side; 0: one per core."))
 def demo(out, quick, full, seed, threads):
     """Train on the embedded digits, distil, sample in 1 to 50 steps, and report."""
     results = run_demo(out, quick, full, seed, threads)
@@ -100,7 +101,7 @@ def demo(out, quick, full, seed, threads):
 @options(DenoiserConfig, "denoising", leave=("sigma_data",))
 @options(TrainConfig, "config")
 def train(source, labels, out, resume, network, denoising, config):
-    """Train a denoiser on images."""
+    """Train a denoiser on images. What of the U-Net is (none) is chosen by the size of the images."""
     dataset = load_data(source, labels)
     run_training(dataset, suggest(dataset.shape[0], network), denoising, config, out, resume)
     click.echo(f"{Path(out) / 'checkpoint.h5'}: refdiff sample it, or refdiff distill it")
@@ -122,14 +123,19 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 
 @command
 @click.argument("checkpoint")
-@click.option("--sampler", type=click.Choice(tuple(SAMPLERS)), help="[default: heun; consistency if distilled]")
+@click.option("--sampler", type=click.Choice(tuple(SAMPLERS)), help=(
+    "consistency takes a distilled CHECKPOINT, the others one of train.  [default: heun; consistency if distilled]"))
 @click.option("--steps", type=click.IntRange(1), help="Of the sampler.  [default: 18; 4 if distilled]")
 @click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Number of images.")
-@click.option("--label", type=click.IntRange(0), help="Class of all images.  [default: every class in turn]")
+@click.option("--label", type=click.IntRange(0), help=(
+    "Class of all images; the number of classes stands for no class.  [default: every class in turn]"))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
-@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise of ddim: 1 is ddpm's.")
-@click.option("--sigmas", help="Noise levels of consistency sampling, such as 20,0.8.  [default: by --steps]")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Parts of a batch side by side; 0: one per core.")
+@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help=(
+    "Noise of ddim: 0 none, 1 ddpm's."))
+@click.option("--sigmas", help=(
+    "Noise levels of consistency sampling, falling, such as 20,0.8; in place of --steps.  [default: by --steps]"))
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
+    "Parts of a batch side by side; 0: one per core."))
 @click.option("--out", required=True, help="A .png (a sheet of images), .npy or .h5 file.")
 def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads, out):
     """Draw images from CHECKPOINT, which train or distill wrote."""
