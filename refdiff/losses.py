@@ -2,7 +2,8 @@
 
     L = E w(level) |D(x_t; level) - x_0|^2,   x_t = alpha x_0 + sigma eps
 
-computed on F, where it has no cancellation: |D - x_0|^2 = c_out^2 |F - target|^2.
+with |.|^2 the mean over the entries of a row, not their sum; computed on F, where it has no cancellation:
+|D - x_0|^2 = c_out^2 |F - target|^2.
 """
 from . import backend
 from .ops import mse

@@ -58,7 +58,7 @@ def train(dataset, network, denoising, config, out, resume=False, progress=True)
 
     network: a UNetConfig, its sizes and classes set to the data's; denoising: a DenoiserConfig, whose
     sigma_data is replaced by the data's; config: a TrainConfig. With resume, out/checkpoint.h5 goes on
-    where it stopped, under the same configuration (steps alone may not change: the learning rate depends on it).
+    where it stopped, under the same configuration (`steps` too: the learning rate's course depends on it).
     """
     h, w, c = dataset.shape
     if h != w:

@@ -6,7 +6,8 @@
     conv_in -> [blocks, down] per level -> middle -> [blocks with skips, up] per level -> norm, SiLU, conv_out
 
 Every output of the way down (conv_in, each block, each downsampler) is pushed; every block of the way
-up pops one and sees [h, skip] joined on the channels.
+up pops one and sees [h, skip] joined on the channels. The middle is a ResBlock, attention
+(whatever its size), and a ResBlock.
 """
 from dataclasses import dataclass
 

@@ -3,7 +3,7 @@
     emb = SiLU(W2 SiLU(W1 sinusoid(scale c_noise) + b1) + b2 + table[label])
 
 Every block applies a Linear of its own to emb. The last row of the table is the null class, used
-where a label was dropped or is not known; guidance calls the network with it.
+where a label was dropped or is not known: it makes the network unconditional.
 """
 from dataclasses import dataclass
 

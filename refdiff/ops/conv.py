@@ -6,11 +6,12 @@ With C innermost, gathering the k x k window of every output pixel into a row (`
 convolution one matrix product:  y = windows(xpad) . w  with w read as a (k k c, d) matrix.
 
 For the transpose, put the rows of dy back where they came from: u is dy with s-1 zeros between its
-entries, so that u[s p] = dy[p]. Then, with r a pixel of x and i' = k-1-i,
+entries, so that u[s p] = dy[p]. Then, with r a pixel of x,
 
     dx[r]      = sum_{i,j,d} u[r + pad - (i,j)] w[i,j,:,d]      a stride-1 convolution of u with w flipped
     dw[i,j]    = sum_r x[r] u[r + pad - (i,j)]                  the same windows of u, times x
 
+Counted from the other side, i' = k-1-i, u is read at r + pad - (k-1) + i', as the window of any convolution is,
 so one gathering of u serves both gradients.
 """
 from .. import backend

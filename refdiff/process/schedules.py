@@ -64,7 +64,7 @@ class Schedule:
 
     @cached_property
     def alpha_bar(self):
-        """abar_t, the variance of the signal's coefficient."""
+        """abar_t, the square of the signal's coefficient alpha_t."""
         return _frozen(np.exp(self.log_alpha_bar))
 
     @cached_property
@@ -103,7 +103,7 @@ class Schedule:
         return Level(t, xp.asarray(self.alpha)[t], xp.asarray(self.sigma)[t])
 
 
-def _steps(rule, T):
+def _check_T(rule, T):
     if isinstance(T, bool) or not isinstance(T, (int, np.integer)) or T < 1:
         raise ValueError(f"schedule {rule}: T is {T!r}, wanted an integer >= 1")
 
@@ -111,14 +111,14 @@ def _steps(rule, T):
 def linear(T=1000, beta_start=1e-4, beta_end=0.02):
     """beta_t from beta_start to beta_end in equal steps; T = 1 is beta_start alone. [DDPM sec. 4]"""
     rule = f"linear(T={T}, beta_start={beta_start:g}, beta_end={beta_end:g})"
-    _steps(rule, T)
+    _check_T(rule, T)
     return Schedule(rule, np.concatenate([[0.0], np.linspace(beta_start, beta_end, T)]))
 
 
 def scaled_linear(T=1000, beta_start=0.00085, beta_end=0.012):
     """sqrt(beta_t) from sqrt(beta_start) to sqrt(beta_end) in equal steps: what latent diffusion calls "linear"."""
     rule = f"scaled_linear(T={T}, beta_start={beta_start:g}, beta_end={beta_end:g})"
-    _steps(rule, T)
+    _check_T(rule, T)
     if not (beta_start > 0 and beta_end > 0):
         raise ValueError(f"schedule {rule}: wanted beta_start and beta_end > 0")
     return Schedule(rule, np.concatenate([[0.0], np.linspace(beta_start ** 0.5, beta_end ** 0.5, T) ** 2]))
@@ -128,11 +128,12 @@ def cosine(T=1000, s=0.008, beta_max=0.999):
     """abar_t = f(t)/f(0), f(t) = cos^2((t/T + s)/(1 + s) pi/2), with beta_t <= beta_max. [IDDPM eq. 17, sec. 3.2]
 
     With the angles u < w of t-1 and t, beta_t = 1 - cos^2 w/cos^2 u = sin(w + u) sin(w - u)/cos^2 u, which keeps
-    its digits at small t. Angles beyond pi/4 enter through their complement (T - t)/T, which keeps them at large t.
+    its digits at small t. To keep them at large t too, cos u is the sine of pi/2 - u, made from T - t, and so is
+    sin(w + u) of pi - (w + u) where w + u is beyond pi/2.
     The clip changes only the last steps (one of 1000), and abar_T with them.
     """
     rule = f"cosine(T={T}, s={s:g}, beta_max={beta_max:g})"
-    _steps(rule, T)
+    _check_T(rule, T)
     if not (s >= 0 and 0 < beta_max <= 1):
         raise ValueError(f"schedule {rule}: wanted s >= 0 and 0 < beta_max <= 1")
     t = np.arange(1, T + 1)
