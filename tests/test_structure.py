@@ -31,7 +31,7 @@ FLOORS = (
     "fit",
     "train distill",
     "sample evaluate report info",
-    "demo golden",
+    "demo",
     "cli papers",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
