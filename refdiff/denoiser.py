@@ -81,6 +81,13 @@ class Denoiser:
         t = np.interp(-lam, table, np.arange(1.0, self.schedule.T + 1))
         return Level(t, level.alpha / norm, level.sigma / norm), 1 / norm
 
+    def sigma_range(self):
+        """(least, most) sigma/alpha to sample and distil between: the config's, cut to what `own_level` accepts."""
+        least, most = self.config.sigma_min, self.config.sigma_max
+        if self.config.prediction == "F":
+            return least, most
+        return max(least, self.schedule.level(1).ratio), min(most, self.schedule.level(self.schedule.T).ratio)
+
     def precondition(self, level):
         """(c_skip, c_out, c_in, c_noise) at a level [EDM eq. 7]."""
         own, factor = self.own_level(level)

@@ -6,6 +6,7 @@ digits have raw pixels alone.
 """
 import numpy as np
 
+from . import backend
 from .data import quantize
 from .metrics import features, floors, frechet, neighbours
 from .rng import Key
@@ -48,7 +49,7 @@ class Reference:
             predicted = self.extract.predict(images)
             found["class_histogram"] = np.bincount(predicted, minlength=features.CLASSES).tolist()
             if labels is not None:
-                found["label_agreement"] = float((predicted == labels).mean())
+                found["label_agreement"] = float((predicted == backend.to_host(labels)).mean())
         return found
 
     def nearest_other(self):

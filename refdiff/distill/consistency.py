@@ -48,8 +48,12 @@ class ConsistencyConfig:
 
     def of(self, denoiser):
         """The same, with the teacher's noise levels where none are given."""
-        mine = {name: getattr(self, name) for name in ("sigma_min", "sigma_max", "rho")}
-        return replace(self, **{name: getattr(denoiser.config, name) for name, value in mine.items() if value is None})
+        least, most = denoiser.sigma_range()
+        teachers = {"sigma_min": least, "sigma_max": most, "rho": denoiser.config.rho}
+        mine = replace(self, **{name: value for name, value in teachers.items() if getattr(self, name) is None})
+        for sigma in (mine.sigma_min, mine.sigma_max):
+            denoiser.precondition(ve(sigma))            # refused here, not at the first step that meets it
+        return mine
 
 
 def boundary(sigma, sigma_min, sigma_data):

@@ -9,15 +9,22 @@ import pytest
 import standin
 
 from refdiff import backend
+from refdiff.checkpoint import load_checkpoint
+from refdiff.data import digits
 from refdiff.denoiser import Denoiser, DenoiserConfig
+from refdiff.distill.consistency import ConsistencyConfig, distil
+from refdiff.evaluate import Reference
+from refdiff.fit import TrainConfig
 from refdiff.losses import denoising_loss
 from refdiff.models import UNet, UNetConfig
 from refdiff.optim import AdamW, clip_by_global_norm, ema_update
 from refdiff.process import grids
 from refdiff.process.schedules import SCHEDULES
 from refdiff.rng import Key
+from refdiff.sample import choose_labels, sample
 from refdiff.samplers.ddim import ddim
 from refdiff.samplers.edm import heun
+from refdiff.train import train
 
 # Every kind of layer in 8x8: two levels, attention, labels, dropout, both ways of adding time and of resampling.
 DDPM = UNetConfig(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(4,),
@@ -110,3 +117,29 @@ def test_samples_made_on_the_device_are_the_hosts(device, name):
     assert len(here) == 9
     for key, value in here.items():
         np.testing.assert_allclose(there[key], value, rtol=0, atol=1e-10 * np.abs(value).max(), err_msg=key)
+
+
+def test_the_whole_path_runs_on_the_device(device, tmp_path):
+    """Train, distil, sample, compare with real images: the host's figures, and every file whole."""
+    network = replace(DDPM, dropout=0.1)
+    training = TrainConfig(steps=3, batch=8, warmup=1, threads=1)
+
+    def run(out):
+        train(digits(), network, DenoiserConfig(), training, out, progress=False)
+        student = distil(out / "checkpoint.h5", digits(), ConsistencyConfig(), training, out, progress=False)
+        drawn = {"heun": sample(load_checkpoint(out / "checkpoint.h5"), "heun", 2, 20),
+                 "consistency": sample(load_checkpoint(out / "distilled.h5"), "consistency", 2, 20)}
+        labels = choose_labels(10, 20)
+        found = {name: Reference(digits()).compare(images, labels) for name, (images, _) in drawn.items()}
+        return student.vectors["ema"], drawn, found
+
+    backend.use("numpy")
+    here, drawn_here, found_here = run(tmp_path / "here")
+    device()
+    there, drawn_there, found_there = run(tmp_path / "there")
+    assert np.abs(there - here).max() < 1e-3 * np.abs(here).max()
+    for name, (images, labels) in drawn_there.items():
+        np.testing.assert_allclose(images, drawn_here[name][0], atol=1e-2)
+        np.testing.assert_array_equal(labels, drawn_here[name][1])
+        assert found_there[name]["frechet"]["train"] == pytest.approx(found_here[name]["frechet"]["train"], rel=0.05)
+        assert found_there[name]["label_agreement"] == pytest.approx(found_here[name]["label_agreement"], abs=0.11)

@@ -287,6 +287,20 @@ def test_levels_below_sigma_min_are_refused():
         f.forward(theta, np.zeros((2, 2)), np.array([0.01, 1.0]))
 
 
+@pytest.mark.parametrize("prediction, process, least, most", [
+    ("F", "edm", 0.002, 80.0), ("eps", "linear", 0.0100005, 80.0), ("x0", "scaled_linear", 0.0291672, 14.6146),
+    ("v", "cosine", 0.00642541, 80.0)])
+def test_a_distillation_stays_between_the_levels_its_teacher_knows(prediction, process, least, most):
+    denoiser = Denoiser(NET, DenoiserConfig(prediction=prediction, process=process))
+    config = ConsistencyConfig().of(denoiser)
+    assert (config.sigma_min, config.sigma_max, config.rho) == (pytest.approx(least, rel=1e-5),
+                                                                pytest.approx(most, rel=1e-5), 7.0)
+    denoiser.precondition(ve(levels(0, 1, config)))                             # refuses a level it does not know
+    if prediction != "F":
+        with pytest.raises(ValueError, match="sample on levels within that range"):
+            ConsistencyConfig(sigma_min=0.001).of(denoiser)
+
+
 def test_levels_that_do_not_grow_are_refused():
     with pytest.raises(ValueError, match="wanted both to grow"):
         ConsistencyConfig(sigma_min=1.0, sigma_max=0.5)
