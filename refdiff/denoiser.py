@@ -1,4 +1,4 @@
-"""Network + parameterisation -> denoiser: the one place where networks and the process meet.
+"""Network + parameterisation -> denoiser: where networks and the process meet.
 
     D(x; level) = c_skip x + c_out F(c_in x, c_noise)
 
@@ -19,7 +19,7 @@ from .process.level import Level, expand, ve
 from .process.parameterization import PRECONDITIONINGS, Prediction
 from .process.schedules import SCHEDULES
 
-# F's target is a x_0 + b eps: (a, b) for a variance-preserving level, and for EDM's at (1, sigma).
+# What F should be is a x_0 + b eps: (a, b) at a variance-preserving level. EDM's "F" is in Denoiser.target.
 TARGETS = {"eps": lambda level: (0 * level.alpha, 0 * level.alpha + 1),
            "x0": lambda level: (0 * level.alpha + 1, 0 * level.alpha),
            "v": lambda level: (-level.sigma, level.alpha)}

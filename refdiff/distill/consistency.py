@@ -147,6 +147,7 @@ class ConsistencyObjective:
     """d(f_theta(x', sigma_{n+1}), f_theta^-(x_hat, sigma_n)), x_hat one teacher step from x' [CM eq. 7].
 
     Weighted by 1/(sigma_{n+1} - sigma_n) [ICT sec. 3.1]; theta^- is a moving average of theta [CM eq. 8].
+    d is pseudo-Huber of the norm of a whole image, or "l2", the mean square over its entries.
     teacher: (thetas, x, sigma (n,), labels) -> D. The target is a constant: no gradient flows through it.
     """
 
