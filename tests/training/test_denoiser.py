@@ -1,6 +1,7 @@
 """Denoisers: every prediction on every family, the loss as the papers write it, and the exact network recovered."""
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from refdiff.denoiser import Denoiser, DenoiserConfig
 from refdiff.losses import denoising_loss
@@ -132,6 +133,23 @@ def test_the_minimiser_of_the_loss_is_the_posterior_mean():
     for k in range(5):
         change = 0.1 * x @ key.fold("change", k).normal((2, 2)) + 0.1 * key.fold("shift", k).normal(2)
         assert np.mean((D + change - x0) ** 2) > best
+
+
+def test_the_levels_of_training_have_the_laws_they_are_named_for():
+    """ln sigma ~ N(P_mean, P_std^2), its distribution function within 1.95/sqrt(n) (Kolmogorov, once in a thousand);
+    t uniform in 1..T, every count within five standard deviations.
+    """
+    n = 20_000
+    drawn = Denoiser(NET, DenoiserConfig(P_mean=-0.8, P_std=1.3)).draw_levels(Key(9), n)
+    z = np.sort((np.log(drawn.sigma) + 0.8) / 1.3)
+    assert np.all(drawn.alpha == 1) and np.abs(ndtr(z) - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)
+    for process in sorted(SCHEDULES):
+        denoiser = Denoiser(NET, DenoiserConfig(prediction="v", process=process, T=7))
+        level = denoiser.draw_levels(Key(9), n)
+        counts = np.bincount(level.t, minlength=8)
+        assert counts[0] == 0 and len(counts) == 8
+        assert np.all(np.abs(counts[1:] - n / 7) < 5 * np.sqrt(n * 6 / 49))
+        np.testing.assert_array_equal(level.sigma, denoiser.schedule.sigma[level.t])
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])

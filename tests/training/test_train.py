@@ -12,10 +12,11 @@ import pytest
 from refdiff import fit as loop
 from refdiff.checkpoint import CheckpointError, load_checkpoint
 from refdiff.data import digits, from_array
-from refdiff.denoiser import DenoiserConfig
-from refdiff.fit import TrainConfig, TrainingDiverged
-from refdiff.models import UNetConfig
-from refdiff.train import train
+from refdiff.denoiser import Denoiser, DenoiserConfig
+from refdiff.fit import Images, TrainConfig, TrainingDiverged
+from refdiff.models import UNet, UNetConfig
+from refdiff.rng import Key
+from refdiff.train import DenoisingObjective, train
 
 NET = UNetConfig(channels=8, multipliers=(1, 2), blocks=1, attention=(4,), groups=4, dropout=0.1, time_scale=16.0,
                  embedding_period=100.0)
@@ -94,6 +95,71 @@ def test_a_run_killed_by_sigkill_resumes_to_the_same_bits(tmp_path):
     assert load_checkpoint(target).step < 60, "the run ended before it was killed: make it longer"
     subprocess.run([*start, str(tmp_path / "killed"), mode], env=env, check=True)
     assert_same_bits(load_checkpoint(tmp_path / "whole" / "checkpoint.h5"), load_checkpoint(target))
+
+
+def test_a_run_is_clipping_adamw_and_the_average_on_the_gradients_it_met(tmp_path, monkeypatch):
+    """Replayed in float64 from the gradients alone: the clip, the rate's course, the decay and the warm-up all enter.
+
+    theta is float32: a rounding of 6e-8 of a theta of about 1, every step.
+    """
+    config = replace(CONFIG, steps=8, lr=1e-2, warmup=3, clip=0.05, weight_decay=0.1, ema=0.4, beta1=0.8, beta2=0.9)
+    real, thetas_met, grads_met = loop.step_loss, [], []
+
+    def spy(objective, thetas, batch, config, grads, workers):
+        thetas_met.append({name: thetas[name].flat.astype(np.float64) for name in ("theta", "ema")})
+        loss = real(objective, thetas, batch, config, grads, workers)
+        grads_met.append(grads[0].flat.astype(np.float64))
+        return loss
+    monkeypatch.setattr(loop, "step_loss", spy)
+    end = run(tmp_path, config)
+    theta, ema = thetas_met[0]["theta"].copy(), thetas_met[0]["ema"].copy()
+    m, v = 0 * theta, 0 * theta
+    for n, g in enumerate(grads_met):
+        norm = np.sqrt(np.sum(g * g))
+        assert norm > 0.05, "the clip has to bite"
+        g = g * 0.05 / norm
+        rate = 1e-2 * ((n + 1) / 3 if n < 3 else (1 + np.cos(np.pi * (n - 3) / 5)) / 2)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        step = m / (1 - 0.8 ** (n + 1)) / (np.sqrt(v / (1 - 0.9 ** (n + 1))) + 1e-8)
+        theta = theta - rate * step - rate / 1e-2 * 0.1 * theta
+        mu = min(0.4, (1 + n) / (10 + n))
+        ema = mu * ema + (1 - mu) * theta
+    # where g is nearly 0 its quotient g/sqrt(v) keeps fewer digits than g: a few 1e-4 of a rate of 1e-2
+    np.testing.assert_allclose(end.vectors["theta"], theta, atol=5e-6)
+    np.testing.assert_allclose(end.vectors["ema"], ema, atol=5e-6)
+
+
+def objective(dropout=0.1, batch=50):
+    data = digits()
+    net = UNet(replace(NET, image_size=8, in_channels=1, out_channels=1, classes=10, dropout=dropout, zero_init=False))
+    config = replace(CONFIG, batch=batch)
+    return DenoisingObjective(Denoiser(net, DenoiserConfig()), Images(data, 0.0, 10, config), config)
+
+
+def test_every_step_draws_its_own_images_noise_levels_and_masks_again_when_asked():
+    it = objective()
+    first, again, other = it.draw(3), it.draw(3), it.draw(4)
+    for name, of in {"x0": lambda b: b.x0, "eps": lambda b: b.eps, "level": lambda b: b.level.sigma,
+                     "masks": lambda b: b.masks[0]}.items():
+        np.testing.assert_array_equal(of(first), of(again))
+        assert not np.array_equal(of(first), of(other)), name
+    assert abs(np.corrcoef(first.eps.ravel(), other.eps.ravel())[0, 1]) < 5 / np.sqrt(first.eps.size)
+    assert abs(np.corrcoef(first.eps.ravel(), first.x0.ravel())[0, 1]) < 5 / np.sqrt(first.eps.size)
+
+
+def test_labels_and_masks_of_a_batch_reach_the_network():
+    it = objective(batch=6)
+    theta = it.denoiser.network.layout.init(Key(0), np.float64)
+    batch = it.draw(0)
+
+    def loss(labels, masks):
+        x = batch.x0 + batch.level.sigma[:, None, None, None] * batch.eps
+        F, _ = it.denoiser.evaluate(theta, x, batch.level, labels, masks)
+        return np.mean((F - it.denoiser.target(batch.x0, batch.eps, batch.level)) ** 2)      # EDM's weight of F is 1
+    got = it.loss({"theta": theta}, batch, slice(0, 6), theta.zeros_like(), 1.0)
+    assert got == pytest.approx(loss(batch.labels, batch.masks), rel=1e-5)
+    for other in (loss(None, batch.masks), loss(batch.labels, None)):
+        assert abs(other / got - 1) > 1e-3
 
 
 def test_the_number_of_threads_changes_rounding_only(tmp_path):

@@ -1,0 +1,54 @@
+"""What a sampler is given: its start, its noise and its grid, all from one key, none of it used twice."""
+import itertools
+
+import numpy as np
+import pytest
+
+from refdiff import sample as room
+from refdiff.denoiser import Denoiser, DenoiserConfig
+from refdiff.models import UNet, UNetConfig
+from refdiff.rng import Key
+
+NET = UNetConfig(image_size=8, in_channels=1, out_channels=1, channels=4, multipliers=(1,), blocks=1, attention=(),
+                 groups=2, classes=3, dropout=0.0)
+COUNT, STEPS = 100, 4
+EDM, LINEAR = DenoiserConfig(sigma_min=0.02, sigma_max=20.0), DenoiserConfig(prediction="eps", process="linear")
+
+
+@pytest.mark.parametrize("sampler, config, distilled, options", [
+    ("consistency", EDM, True, {}), ("ddpm", LINEAR, False, {}), ("ddpm", EDM, False, {}),
+    ("ddim", LINEAR, False, {"eta": 0.5})])
+def test_the_noise_of_every_step_is_independent_of_the_start_and_of_the_others(monkeypatch, sampler, config, distilled,
+                                                                               options):
+    """Correlations of 6,400 pairs within five standard errors; the start has the first level's deviation."""
+    met = {}
+
+    def spy(denoiser, levels, x, *rest, noise=None, **others):
+        met.update(x=x, noise=noise if noise is not None else rest[-1], levels=levels)
+        return iter(())
+    monkeypatch.setitem(room.SAMPLERS, sampler, spy)
+    denoiser = Denoiser(UNet(NET), config)
+    theta = denoiser.network.layout.init(Key(0))
+    sampling = room.Sampling(denoiser, theta, config.sigma_min, config.sigma_max, 7.0, 0.0, 3, distilled)
+    labels = room.choose_labels(3, COUNT)
+    draws = []
+    for seed in (1, 1, 2):
+        room.states(sampling, sampler, STEPS, labels, Key(seed), **options)
+        draws.append([met["x"], *(met["noise"](i) for i in range(STEPS - 1))])
+    for one, again, other in zip(*draws):
+        assert np.array_equal(one, again) and not np.array_equal(one, other)
+    start = 1.0 if config is LINEAR else met["levels"][0] if distilled else met["levels"].level(0).sigma
+    assert start == (1.0 if config is LINEAR else 20.0)
+    rows = np.stack([z.ravel() for z in draws[0]])
+    rows[0] /= start
+    n = rows.shape[1]
+    assert np.all(np.abs(rows.std(axis=1) - 1) < 5 / np.sqrt(2 * n)) and rows.dtype == np.float64
+    for a, b in itertools.combinations(rows, 2):
+        assert abs(np.mean(a * b)) < 5 / np.sqrt(n)
+
+
+def test_the_levels_of_the_consistency_sampler_are_the_named_ones():
+    assert [room.consistency_sigmas(steps) for steps in (1, 2, 4)] == [(20.0,), (20.0, 0.8), (20.0, 2.5, 0.8, 0.3)]
+    others = room.consistency_sigmas(3, 80.0)
+    assert len(others) == 3 and others[0] == pytest.approx(80) and others[-1] == pytest.approx(0.3)
+    assert others[1] ** 2 == pytest.approx(others[0] * others[2])
