@@ -152,6 +152,20 @@ def unpackaged(house):
            [f"{name}: setup.cfg lists it, but it holds no module" for name in sorted(listed - there)]
 
 
+def left_out_of_the_wheel(house):
+    """Files beside the modules, and the data files, that no pattern of setup.cfg's package_data takes along."""
+    settings = configparser.ConfigParser()
+    settings.read(house.root / "setup.cfg")
+    patterns = settings["options.package_data"] if settings.has_section("options.package_data") else {}
+    needed = {PACKAGE: (house.root / PACKAGE, [p for p in (house.root / PACKAGE).rglob("*") if p.is_file()
+                                               and p.suffix != ".py" and "__pycache__" not in p.parts]),
+              f"{PACKAGE}.assets": (house.root / "data", list((house.root / "data").glob("*.h5")))}
+    taken = {path for package, (folder, _) in needed.items() for pattern in patterns.get(package, "").split(",")
+             if pattern.strip() for path in folder.glob(pattern.strip())}
+    return [f"{path.relative_to(house.root)}: no pattern of setup.cfg's package_data takes it into the wheel"
+            for _, paths in needed.values() for path in sorted(set(paths) - taken)]
+
+
 def _docstring_lines(tree):
     lines = set()
     for node in ast.walk(tree):
@@ -183,7 +197,7 @@ def core_path(house):
 
 
 RULES = (unknown_rooms, upward_imports, imports_between_the_halves, cycles, names_of_the_device_module, long_modules,
-         missing_docstrings, unpackaged)
+         missing_docstrings, unpackaged, left_out_of_the_wheel)
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +246,8 @@ PLANTED = [
     (missing_docstrings, "ops/new.py", None, "refdiff.ops.new has no module docstring"),
     (unknown_rooms, "cellar.py", "", "room 'cellar' has no floor"),
     (unpackaged, "models/unet.py", "", "refdiff.models: a folder that setup.cfg does not list"),
+    (left_out_of_the_wheel, "templates/page.html", "<p>", "refdiff/templates/page.html: no pattern"),
+    (left_out_of_the_wheel, "../data/digits.h5", "", "data/digits.h5: no pattern"),
 ]
 
 
