@@ -87,6 +87,8 @@ data_option = click.option("--data", "source", default="digits", show_default=Tr
 def demo(out, quick, full, seed, threads):
     """Train on the embedded digits, distil, sample in 1 to 50 steps, and report."""
     results = run_demo(out, quick, full, seed, threads)
+    if quick:
+        click.echo("The limits are those of the full run; a quick one trains a tenth as long.")
     for bar in results["bars"]:
         click.echo(f"{'met   ' if bar['ok'] else 'MISSED'} {bar['value']:8.3f} {bar['limit']:>9}  {bar['claim']}")
     click.echo(f"{results['seconds']['total']:.0f} s, {results['peak_mib']:.0f} MiB; see {Path(out) / 'report.html'}")
@@ -130,8 +132,7 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 @click.option("--label", type=click.IntRange(0), help=(
     "Class of all images; the number of classes stands for no class.  [default: every class in turn]"))
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
-@click.option("--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help=(
-    "Noise of ddim: 0 none, 1 ddpm's."))
+@click.option("--eta", type=click.FloatRange(0, 1), help="Noise of ddim, 1 is ddpm's.  [default: 0]")
 @click.option("--sigmas", help=(
     "Noise levels of consistency sampling, falling, such as 20,0.8; in place of --steps.  [default: by --steps]"))
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
@@ -150,10 +151,15 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads,
     distilled = loaded.kind == "distillation"
     sampler = sampler or ("consistency" if distilled else "heun")
     sigmas = parse_sigmas(sigmas, sampler)
+    if sigmas and steps not in (None, len(sigmas)):
+        raise ValueError(f"sample: --steps {steps} and {len(sigmas)} --sigmas; one step is made per sigma, "
+                         "give one of the two")
+    if eta is not None and sampler != "ddim":
+        raise ValueError(f"sample: --eta belongs to ddim, not to {sampler}; leave it away, or add --sampler ddim")
     steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
     levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
     images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas,
-                                  **({"eta": eta} if sampler == "ddim" else {}))
+                                  **({} if eta is None else {"eta": eta}))
     write(images, labels if labels is not None and (labels < len(classes)).all() else None)
     click.echo(f"{out}: {count} images by {sampler} in {steps} steps")
 

@@ -77,6 +77,9 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     z = key.fold("x").normal(shape)
     if sampler == "consistency":
         sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max)
+        if max(sigmas) > sampling.sigma_max:
+            raise ValueError(f"sample: sigma {max(sigmas):g} is above {sampling.sigma_max:g}, the most noise that the "
+                             "student has seen; start there or lower")
         return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
                                  noise_from(key, z))
     grid = make_grid(sampling, steps)

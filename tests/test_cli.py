@@ -138,6 +138,10 @@ def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
     assert "label is 11, wanted 0..9, or 10" in refdiff(*sample, "--label", 11, ok=False)
     assert "--resume" in refdiff("train", "--steps", 4, "--out", runs, *SMALL, ok=False)
     assert "--sigmas belongs to consistency" in refdiff(*sample, "--sigmas", "20", ok=False)
+    assert "--eta belongs to ddim, not to heun" in refdiff(*sample, "--eta", 1, ok=False)
+    student = ["sample", runs / "distilled.h5", "--out", tmp_path / "x.npy"]
+    assert "one step is made per sigma" in refdiff(*student, "--steps", 1, "--sigmas", "20,1", ok=False)
+    assert "sigma 100 is above 80" in refdiff(*student, "--sigmas", "100,1", ok=False)
     assert "is of kind 'distillation', wanted 'training'" in refdiff("distill", runs / "distilled.h5", "--out",
                                                                     tmp_path, ok=False)
 

@@ -29,7 +29,7 @@ class UNetConfig:
     in_channels: int = setting(3, "of an image", "[1, inf)")
     out_channels: int = setting(3, "of the output", "[1, inf)")
     channels: int = setting(128, "of the first level", "[1, inf)")
-    multipliers: tuple = setting((1, 2, 2, 2), "channels of each level, times the first's", "[1, inf)")
+    multipliers: tuple[int, ...] = setting((1, 2, 2, 2), "channels of each level, times the first's", "[1, inf)")
     blocks: int = setting(2, "ResBlocks per level on the way down; one more on the way up", "[1, inf)")
     attention: tuple[int, ...] = setting((16,), "image sizes with attention after every ResBlock", "[1, inf)")
     heads: int = setting(1, "of attention", "[1, inf)")
@@ -57,7 +57,8 @@ class UNetConfig:
                              "use fewer multipliers or pad the images")
         for m in self.multipliers:
             if self.channels * m % self.groups:
-                raise ValueError(f"UNetConfig: {self.channels * m} channels do not divide into {self.groups} groups")
+                raise ValueError(f"UNetConfig: {self.channels * m} channels do not divide into {self.groups} groups; "
+                                 "choose another number of groups")
 
 
 class UNet:

@@ -92,6 +92,11 @@ def test_the_number_of_levels_doubles_in_equal_parts():
     assert np.all(np.diff(first) > 0) and (first[0], first[-1]) == (0.02, 20.0)
 
 
+def test_the_last_number_of_levels_is_reached_where_doubling_does_not_meet_it():
+    config = replace(LEVELS, levels_first=8, levels_last=60)
+    assert sorted({len(levels(step, 400, config)) for step in range(400)}) == [8, 16, 32, 60]
+
+
 def test_the_step_probabilities_are_the_masses_of_the_normal_law():
     mp.dps = 30
     sigmas = levels(0, 1, LEVELS)
