@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from . import __version__, backend
-from .files import replacing
+from .files import replacing, writing
 from .params import Theta
 
 FORMAT = 1                  # raised when an older refdiff could not read the file
@@ -147,7 +147,7 @@ def save(path, arrays, meta=None, kind="arrays"):
         if not name or name.split("/")[0] == _OURS:
             raise CheckpointError(f"save: an array cannot be named {name!r}")
     meta = _json({} if meta is None else meta)
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, writing(partial) as file:
         file.attrs.update(refdiff_format=FORMAT, refdiff_version=__version__, kind=kind)
         file.attrs["digest"] = _digest(host, meta, kind)
         for name, x in host.items():
@@ -180,6 +180,15 @@ def open_file(path):
         return h5py.File(path, "r")
     except OSError as error:
         raise CheckpointError(f"{path}: truncated or damaged ({error}); restore it from a copy") from error
+
+
+def is_ours(path):
+    """Whether there is a file at path that `save` wrote."""
+    try:
+        with h5py.File(path, "r") as file:
+            return "refdiff_format" in file.attrs
+    except OSError:
+        return False
 
 
 def _names(folder):

@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from . import __version__, backend, data, figures, files
-from .checkpoint import load_checkpoint
+from .checkpoint import is_ours, load_checkpoint
 from .config import options
 from .demo import demo as run_demo
 from .denoiser import DenoiserConfig
 from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
+from .files import check_writable
 from .fit import TrainConfig, TrainingDiverged
 from .info import describe
 from .models import NetworkOptions, suggest
@@ -22,7 +23,7 @@ from .sample import sample as draw_samples
 from .samplers import SAMPLERS
 from .train import train as run_training
 
-REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged)
+REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged, FloatingPointError)
 
 
 class Refused(click.ClickException):
@@ -70,7 +71,11 @@ def command(function):
 
 def load_data(source, labels=None, split="train"):
     """A Dataset: the embedded digits by name, or what a path holds."""
-    return data.digits(split) if source == "digits" else data.load(source, labels)
+    if source != "digits":
+        return data.load(source, labels)
+    if labels is not None:
+        raise ValueError(f"--labels {labels}: the embedded digits have their own; leave it away, or name other --data")
+    return data.digits(split)
 
 
 data_option = click.option("--data", "source", default="digits", show_default=True, help=(
@@ -131,7 +136,8 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 @click.option("--count", type=click.IntRange(1), default=100, show_default=True, help="Number of images.")
 @click.option("--label", type=click.IntRange(0), help=(
     "Class of all images; the number of classes stands for no class.  [default: every class in turn]"))
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random number.")
+@click.option("--seed", type=click.IntRange(0, 2 ** 63 - 1), default=0, show_default=True, help=(
+    "Of every random number."))
 @click.option("--eta", type=click.FloatRange(0, 1), help="Noise of ddim, 1 is ddpm's.  [default: 0]")
 @click.option("--sigmas", help=(
     "Noise levels of consistency sampling, falling, such as 20,0.8; in place of --steps.  [default: by --steps]"))
@@ -148,6 +154,9 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads,
     if write is None:
         raise ValueError(f"sample: --out is {out}, wanted a name that ends in {', '.join(writers)}")
     loaded = load_checkpoint(checkpoint, ("training", "distillation"))
+    check_writable(out)
+    if is_ours(out):
+        raise FileExistsError(f"sample: --out {out} is a checkpoint, which samples would replace; choose another name")
     distilled = loaded.kind == "distillation"
     sampler = sampler or ("consistency" if distilled else "heun")
     sigmas = parse_sigmas(sigmas, sampler)
@@ -185,6 +194,8 @@ def parse_sigmas(text, sampler):
 @click.option("--json", "target", help="Write the figures to this file too.")
 def evaluate(samples, source, labels, heldout, seed, target):
     """Compare SAMPLES with real images: Frechet distances beside their floors, precision, recall, nearest image."""
+    if target:
+        check_writable(target)
     training = load_data(source, labels)
     held = data.load(heldout) if heldout else data.digits("heldout") if source == "digits" else None
     reference, drawn = Reference(training, held), data.load(samples)

@@ -15,11 +15,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from . import backend, readers
-from .files import replacing
+from .files import replacing, writing
 from .readers import DataError
 
 MAX_CLASSES = 2 ** 20          # a label above this is a mistake, not a class
@@ -190,7 +189,7 @@ def save(path, images, labels=None, levels=0, classes=(), **attributes):
     Further attributes (seed, sampler, ...) are strings or numbers. The same arguments give the same bytes.
     """
     data = from_array(images, labels, levels, classes or None, source=str(path))
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, writing(partial) as file:
         file.create_dataset("images", data=data.images, track_times=False)
         if data.labels is not None:
             file.create_dataset("labels", data=data.labels, track_times=False)

@@ -164,5 +164,9 @@ class Denoiser:
 def restore(config):
     """The Denoiser that a checkpoint's configuration describes."""
     network = dict(config["network"])
-    make, kind = NETWORKS[network.pop("name")]
+    name = network.pop("name", None)
+    if name not in NETWORKS:
+        raise ValueError(f"network: name is {name!r}, wanted one of {', '.join(NETWORKS)}; was it written by another "
+                         "refdiff?")
+    make, kind = NETWORKS[name]
     return Denoiser(make(from_dict(kind, network)), from_dict(DenoiserConfig, config["denoiser"]))

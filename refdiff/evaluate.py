@@ -12,6 +12,9 @@ from .metrics import features, floors, frechet, neighbours
 from .rng import Key
 
 
+LEAST = 4           # images: each needs a third nearest neighbour
+
+
 def pixels(images):
     """Raw pixels as features: (n, h w c)."""
     return images.reshape(len(images), -1).astype(np.float64)
@@ -21,6 +24,10 @@ class Reference:
     """Real training and held-out images, with everything about them that every comparison needs."""
 
     def __init__(self, training, heldout=None):
+        for name, data in (("the real images", training), ("the held-out images", heldout)):
+            if data is not None and (data.shape != training.shape or len(data) < LEAST):
+                raise ValueError(f"evaluate: {name} ({data.source}) are {len(data)} of {data.shape}, wanted at least "
+                                 f"{LEAST} of {training.shape}")
         self.training, self.heldout = training, heldout
         self.spaces = {"pixel_frechet": pixels}
         self.extract = None
@@ -37,6 +44,9 @@ class Reference:
         if images.shape[1:] != self.training.shape:
             raise ValueError(f"evaluate: samples are {images.shape[1:]}, the data's images {self.training.shape}; "
                              "evaluate samples against the data they imitate")
+        if len(images) < LEAST:
+            raise ValueError(f"evaluate: {len(images)} samples, wanted at least {LEAST}: precision and recall look at "
+                             "each one's third neighbour; draw more with --count")
         images = quantize(images, self.training.levels)
         found = {}
         for space, f in self.spaces.items():
@@ -69,7 +79,7 @@ class Reference:
         for space, f in self.spaces.items():
             training = f(self.training.images)
             found[space] = {"floor": {"bootstrap": float(floors.bootstrap(training, n, key, repeats).mean())}}
-            if self.heldout is not None and self.training.labels is not None:
+            if self.heldout is not None and self.training.labels is not None and self.heldout.labels is not None:
                 everything = np.concatenate([training, f(self.heldout.images)])
                 labels = np.concatenate([self.training.labels, self.heldout.labels])
                 fraction = len(self.heldout) / len(labels)

@@ -8,8 +8,11 @@ killed at any moment leaves the old file or the new one. Folders are made if nee
 """
 import glob
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+import h5py
 
 
 @contextmanager
@@ -27,6 +30,29 @@ def replacing(path):
     finally:
         partial.unlink(missing_ok=True)
     _to_disk(path.parent)                                      # the rename itself
+
+
+@contextmanager
+def writing(path):
+    """A new HDF5 file, for h5py to fill. A disk that is full is an OSError also where HDF5 finds out on closing."""
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except RuntimeError as error:
+        raise OSError(f"{path}: cannot be written ({error}); is the disk full?") from error
+
+
+def check_writable(path):
+    """Raise OSError, before the work whose result `path` will hold, unless a file can be made in its folder."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written, {path.parent}: {error.strerror}; choose another place") from error
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, wanted the name of a file")
 
 
 def write(path, content):

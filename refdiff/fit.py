@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from .config import check, setting
 from .data import batch_indices
 from .denoiser import WEIGHTINGS
+from .files import check_writable
 from .optim import AdamState, AdamW, clip_by_global_norm, ema_decay, ema_update, learning_rate
 from .parallel import Workers, slices
 
@@ -39,11 +40,11 @@ class TrainConfig:
     beta1: float = setting(0.9, "AdamW's decay of the mean gradient", "[0, 1)")
     beta2: float = setting(0.99, "AdamW's decay of the mean squared gradient", "[0, 1)")
     weight_decay: float = setting(0.0, "AdamW's decay of theta at the largest rate, per update", "[0, inf)")
-    clip: float = setting(1.0, "largest global norm of the gradient", "(0, inf]")
+    clip: float = setting(1.0, "largest global norm of the gradient", "(0, inf)")
     ema: float = setting(0.999, "decay per update of the average that is sampled; (1+n)/(10+n) at first", "[0, 1)")
     weighting: str = setting("edm", "simple: |eps - eps_hat|^2; edm: 1 for prediction F", choices=WEIGHTINGS)
     label_dropout: float = setting(0.1, "share of labels replaced by the null class", "[0, 1]")
-    explode: float = setting(100.0, "a loss this many times the median of the last 100 stops the run", "(1, inf]")
+    explode: float = setting(100.0, "a loss this many times the median of the last 100 stops the run", "(1, inf)")
     seed: int = setting(0, "of every random number of the run", "[0, inf)")
     threads: int = setting(0, "parts of a batch side by side; 0: one per core", "[0, inf)")
     save_every: int = setting(500, "updates between checkpoints", "[1, inf)")
@@ -97,6 +98,7 @@ def fit(objective, checkpoint, config, path, progress=True):
     else it needs (a teacher). Saved to `path` every save_every steps and at the end. Raises
     TrainingDiverged, naming the step, the loss and the last good checkpoint, before theta is touched.
     """
+    check_writable(path)
     layout = objective.denoiser.network.layout
     thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
     theta = thetas["theta"]

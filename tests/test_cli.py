@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from refdiff import data
-from refdiff.checkpoint import load_checkpoint
+from refdiff.checkpoint import load_checkpoint, save_checkpoint
 from refdiff.cli import main
 
 SMALL = ["--channels", "8", "--groups", "4", "--batch", "8", "--threads", "1"]
@@ -123,6 +123,10 @@ def test_info_says_what_a_file_holds(runs):
     (["sample", "nowhere.h5", "--out", "x.png"], "nowhere.h5"),
     (["sample", "nowhere.h5", "--out", "x.jpg"], ".png, .npy, .h5"),
     (["demo", "--threads", "-1"], "threads"),
+    (["train", "--multipliers", "", "--out", "x"], "at least one"),
+    (["train", "--clip", "inf", "--out", "x"], "clip is inf"),
+    (["train", "--explode", "inf", "--out", "x"], "explode is inf"),
+    (["sample", "nowhere.h5", "--seed", str(2 ** 63), "--out", "x.h5"], "--seed"),
     (["--backend", "torch", "info", "x"], "numpy"),
 ])
 def test_mistakes_are_answered_in_one_message(args, message, tmp_path, monkeypatch):
@@ -144,6 +148,52 @@ def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
     assert "sigma 100 is above 80" in refdiff(*student, "--sigmas", "100,1", ok=False)
     assert "is of kind 'distillation', wanted 'training'" in refdiff("distill", runs / "distilled.h5", "--out",
                                                                     tmp_path, ok=False)
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(runs, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "x.npy").mkdir()
+    monkeypatch.setattr("refdiff.fit.step_loss", None)
+    monkeypatch.setattr("refdiff.cli.draw_samples", None)
+    monkeypatch.setattr("refdiff.cli.Reference", None)
+    refused = [refdiff("train", "--out", tmp_path / "file", *SMALL, ok=False),
+               refdiff("distill", runs / "checkpoint.h5", "--out", tmp_path / "file", "--threads", 1, ok=False),
+               refdiff("sample", runs / "checkpoint.h5", "--out", tmp_path / "file" / "x.npy", ok=False),
+               refdiff("evaluate", runs / "x.h5", "--json", tmp_path / "file" / "x.json", ok=False)]
+    assert all("cannot be written" in said for said in refused)
+    assert "is a folder" in refdiff("sample", runs / "checkpoint.h5", "--out", tmp_path / "x.npy", ok=False)
+
+
+def test_samples_never_replace_a_checkpoint(runs):
+    before = {name: (runs / name).read_bytes() for name in ("checkpoint.h5", "distilled.h5")}
+    for name in before:
+        assert "choose another name" in refdiff("sample", runs / "checkpoint.h5", "--out", runs / name, ok=False)
+    assert before == {name: (runs / name).read_bytes() for name in before}
+
+
+def test_samples_of_a_checkpoint_that_diverged_are_refused(runs, tmp_path):
+    checkpoint = load_checkpoint(runs / "checkpoint.h5")
+    checkpoint.vectors["ema"] = checkpoint.vectors["ema"] * np.float32(np.nan)
+    save_checkpoint(tmp_path / "c.h5", checkpoint)
+    assert "not finite" in refdiff("sample", tmp_path / "c.h5", "--steps", 1, "--count", 1, "--out",
+                                   tmp_path / "x.npy", ok=False)
+    assert not (tmp_path / "x.npy").exists()
+
+
+def test_labels_that_would_be_ignored_are_refused(tmp_path):
+    assert "have their own" in refdiff("train", "--labels", "x.npy", "--out", tmp_path, ok=False)
+
+
+def test_too_few_samples_and_heldout_images_of_another_kind_are_refused_and_labels_may_lack(tmp_path):
+    real = data.digits("heldout").images
+    for n, name in ((3, "few"), (20, "some")):
+        data.save_npy(tmp_path / f"{name}.npy", real[:n])
+    np.save(tmp_path / "large.npy", np.zeros((9, 9, 9), np.uint8))
+    assert "3 samples, wanted at least 4" in refdiff("evaluate", tmp_path / "few.npy", ok=False)
+    some = ["evaluate", tmp_path / "some.npy", "--heldout"]
+    assert "the held-out images" in refdiff(*some, tmp_path / "large.npy", ok=False)
+    floor = json.loads(refdiff(*some, tmp_path / "some.npy"))["frechet"]["floor"]
+    assert set(floor) == {"bootstrap"}                      # stratified splits need labels
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "distill", "sample", "evaluate", "info"])

@@ -118,6 +118,10 @@ def levels(step, steps, config):
 def step_probabilities(sigmas, P_mean, P_std):
     """p(n) of the step sigma_{n+1} -> sigma_n: the mass of ln sigma ~ N(P_mean, P_std^2) between [ICT sec. 3.5]."""
     mass = np.diff(erf((np.log(sigmas) - P_mean) / (math.sqrt(2) * P_std)))
+    if not mass.sum() > 0:
+        raise ValueError(f"consistency: ln sigma ~ N({P_mean:g}, {P_std:g}^2) has no mass between sigma = "
+                         f"{sigmas[0]:g} and {sigmas[-1]:g}; choose P_mean and P_std where ln sigma runs from "
+                         f"{math.log(sigmas[0]):.3g} to {math.log(sigmas[-1]):.3g}")
     return mass / mass.sum()
 
 

@@ -52,6 +52,8 @@ class UNetConfig:
         object.__setattr__(self, "attention", tuple(self.attention))
         check(self)
         size = self.image_size
+        if not self.multipliers:
+            raise ValueError("UNetConfig: multipliers is (), wanted at least one, such as 1,2")
         if size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"UNetConfig: image_size {size} does not halve {len(self.multipliers) - 1} times; "
                              "use fewer multipliers or pad the images")

@@ -151,6 +151,25 @@ def test_the_file_is_on_the_disk_before_it_takes_the_name_and_the_folder_after(t
     assert Path(first).parent == tmp_path and first.endswith(".partial") and rest == ["rename", str(tmp_path)]
 
 
+def test_a_full_disk_that_hdf5_meets_on_closing_is_an_oserror(tmp_path):
+    """A limit on the size of a file stands for the disk: HDF5 writes most of it only when it closes the file."""
+    code = """if True:
+        import resource, signal, sys, numpy
+        from refdiff import checkpoint, data
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 16, 2 ** 16))
+        for write in (lambda: checkpoint.save(sys.argv[1], {"x": numpy.ones(2 ** 15)}),
+                      lambda: data.save(sys.argv[1], numpy.ones((2 ** 9, 8, 8, 1), "float32"))):
+            try:
+                write()
+            except OSError as error:
+                print("OSError")
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c.h5")], capture_output=True, text=True)
+    assert done.stdout == "OSError\n" * 2, done.stderr
+    assert not os.listdir(tmp_path)
+
+
 def test_a_save_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     path = tmp_path / "c.h5"
     checkpoint.save(path, {"x": np.ones(3)})

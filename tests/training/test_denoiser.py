@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from refdiff.denoiser import Denoiser, DenoiserConfig
+from refdiff.denoiser import Denoiser, DenoiserConfig, restore
 from refdiff.losses import denoising_loss
 from refdiff.models import MLP, MLPConfig
 from refdiff.process import exact
@@ -150,6 +150,11 @@ def test_the_levels_of_training_have_the_laws_they_are_named_for():
         assert counts[0] == 0 and len(counts) == 8
         assert np.all(np.abs(counts[1:] - n / 7) < 5 * np.sqrt(n * 6 / 49))
         np.testing.assert_array_equal(level.sigma, denoiser.schedule.sigma[level.t])
+
+
+def test_an_unknown_network_is_refused_by_name():
+    with pytest.raises(ValueError, match="name is 'vit', wanted one of unet"):
+        restore({"network": {"name": "vit"}, "denoiser": {}})
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])

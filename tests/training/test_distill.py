@@ -306,6 +306,11 @@ def test_a_distillation_stays_between_the_levels_its_teacher_knows(prediction, p
             ConsistencyConfig(sigma_min=0.001).of(denoiser)
 
 
+def test_steps_that_are_never_trained_are_refused():
+    with pytest.raises(ValueError, match="no mass between sigma = 1 and 3"):
+        step_probabilities(np.array([1., 2, 3]), 200.0, 1.0)
+
+
 def test_levels_that_do_not_grow_are_refused():
     with pytest.raises(ValueError, match="wanted both to grow"):
         ConsistencyConfig(sigma_min=1.0, sigma_max=0.5)

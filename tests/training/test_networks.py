@@ -129,6 +129,7 @@ def test_the_suggested_network_fits_its_images(size):
     (dict(channels=12, groups=8), "do not divide into 8 groups"),
     (dict(dropout=1.0), "dropout is 1.0"),
     (dict(channels=0), "channels is 0"),
+    (dict(multipliers=()), "wanted at least one"),
     (dict(embedding_order="sincos"), "embedding_order is 'sincos'"),
 ])
 def test_an_impossible_network_is_refused(bad, message):
