@@ -72,6 +72,9 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
                          f"{'train' if sampling.distilled else 'distill'} wrote")
     if steps < 1:
         raise ValueError(f"sample: steps is {steps}, wanted an integer >= 1")
+    if sigmas is not None and (sampler != "consistency" or len(sigmas) != steps):
+        raise ValueError(f"sample: {len(sigmas)} sigmas for {sampler} in {steps} steps; they belong to consistency "
+                         "sampling, one for each step")
     config = sampling.denoiser.network.config
     shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
     z = key.fold("x").normal(shape)

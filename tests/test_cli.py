@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from refdiff import data
 from refdiff.checkpoint import load_checkpoint, save_checkpoint
 from refdiff.cli import main
+from refdiff.sample import sample
 
 SMALL = ["--channels", "8", "--groups", "4", "--batch", "8", "--threads", "1"]
 
@@ -178,6 +179,12 @@ def test_samples_of_a_checkpoint_that_diverged_are_refused(runs, tmp_path):
     assert "not finite" in refdiff("sample", tmp_path / "c.h5", "--steps", 1, "--count", 1, "--out",
                                    tmp_path / "x.npy", ok=False)
     assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize("source, sampler, steps", [("distilled.h5", "consistency", 3), ("checkpoint.h5", "heun", 2)])
+def test_sigmas_that_would_be_ignored_are_refused(runs, source, sampler, steps):
+    with pytest.raises(ValueError, match=f"2 sigmas for {sampler} in {steps} steps"):
+        sample(load_checkpoint(runs / source), sampler, steps, 2, sigmas=(20.0, 1.0))
 
 
 def test_labels_that_would_be_ignored_are_refused(tmp_path):

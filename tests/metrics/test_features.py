@@ -127,7 +127,7 @@ def test_floors_real_images_and_baseline_are_in_order(space):
     train, heldout, everything, labels = space
     digits = data.digits("train")
     floor = floors.bootstrap(train, 2000, Key(0)).mean()
-    real = floors.real_against_real(everything, labels, Key(1)).mean()
+    real = floors.real_against_real(everything, labels, 2000, Key(1)).mean()
     images, drawn = floors.gaussian_per_class(digits.images, digits.labels, 2000, Key(2), digits.levels)
     baseline = frechet.distance(features.load()(images), train)
     assert 20 * floor < baseline and 2 * real < baseline and 2 * floor < real
