@@ -103,7 +103,8 @@ def demo(out, quick, full, seed, threads):
 @data_option
 @click.option("--labels", help="File of labels, where the images' file has none.")
 @click.option("--out", required=True, help="Folder for checkpoint.h5 and loss.png.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, to the same bits.")
+@click.option("--resume", is_flag=True, help=(
+    "Go on from the checkpoint in --out, to the same bits; begin if there is none."))
 @options(NetworkOptions, "network")
 @options(DenoiserConfig, "denoising", leave=("sigma_data",))
 @options(TrainConfig, "config")
@@ -119,7 +120,8 @@ def train(source, labels, out, resume, network, denoising, config):
 @data_option
 @click.option("--labels", help="File of labels, where the images' file has none.")
 @click.option("--out", required=True, help="Folder for distilled.h5 and distilled_loss.png.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out, to the same bits.")
+@click.option("--resume", is_flag=True, help=(
+    "Go on from the checkpoint in --out, to the same bits; begin if there is none."))
 @options(ConsistencyConfig, "consistency")
 @options(TRAINING, "config", leave=("weighting",))
 def distill(checkpoint, source, labels, out, resume, consistency, config):

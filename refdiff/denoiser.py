@@ -76,8 +76,8 @@ class Denoiser:
         lam, table = level.lam, -self.schedule.log_snr[1:] / 2              # -lambda_t, increasing in t
         if np.min(-lam) < table[0] - 1e-9 or np.max(-lam) > table[-1] + 1e-9:
             raise ValueError(f"the network was trained on sigma/alpha from {np.exp(table[0]):.6g} to "
-                             f"{np.exp(table[-1]):.6g} and is asked at {np.exp(-np.asarray(lam)).tolist()}; "
-                             "sample on levels within that range")
+                             f"{np.exp(table[-1]):.6g} and is asked from {np.exp(np.min(-lam)):.6g} to "
+                             f"{np.exp(np.max(-lam)):.6g}; sample on levels within that range")
         t = np.interp(-lam, table, np.arange(1.0, self.schedule.T + 1))
         return Level(t, level.alpha / norm, level.sigma / norm), 1 / norm
 

@@ -117,7 +117,7 @@ def fit(objective, checkpoint, config, path, progress=True):
         for step in range(checkpoint.step, config.steps):
             loss = step_loss(objective, thetas, objective.draw(step), config, grads, workers)
             norm = clip_by_global_norm(grads[0].flat, config.clip)
-            usual = float(np.median(losses[-100:])) if len(losses) >= 100 else math.inf
+            usual = float(np.median(losses[-100:])) if len(losses) >= 10 else math.inf
             if not (math.isfinite(loss) and math.isfinite(norm)) or loss > config.explode * usual:
                 raise TrainingDiverged(
                     f"{objective.kind}: step {step}: loss {loss:g}, gradient norm {norm:g} (median loss of the last "
@@ -132,6 +132,9 @@ def fit(objective, checkpoint, config, path, progress=True):
                 rate = (bar.format_dict["rate"] or 0) * config.batch
                 bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.4f}, {rate:.0f} images/s", refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                if not math.isfinite(float(theta.flat.sum())):
+                    raise TrainingDiverged(f"{objective.kind}: step {step}: theta is no longer finite, loss {loss:g}; "
+                                           f"{saved}; lower lr, now {config.lr:g}")
                 save_checkpoint(path, snapshot(step + 1))
                 saved = f"the last good checkpoint is {path}, step {step + 1}"
     return snapshot(config.steps)
@@ -153,12 +156,10 @@ def start(denoiser, theta, averages, kind, resolved, seed, **extra):
     return Checkpoint(kind, resolved, theta.layout.index(), vectors, seed=seed)
 
 
-def check_new(path, resume):
+def check_new(path):
     """Refuse to write over another run's checkpoint."""
-    if path.exists() and not resume:
+    if path.exists():
         raise FileExistsError(f"{path} exists; go on with --resume (resume=True), or choose another --out")
-    if resume and not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, so there is nothing to resume; leave --resume away to begin")
 
 
 def check_same(wanted, got, path):

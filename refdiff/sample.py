@@ -49,11 +49,15 @@ def open_sampling(checkpoint):
                     config["data"]["center"], denoiser.network.config.classes, checkpoint.kind == "distillation")
 
 
-def consistency_sigmas(steps, sigma_max=20.0, last=0.3):
-    """The levels of a multistep consistency sample: SIGMAS where it has them, else spaced evenly in log sigma."""
+def consistency_sigmas(steps, sigma_max=20.0, sigma_min=0.02, last=0.3):
+    """The levels of a multistep consistency sample: SIGMAS where it has them, else spaced evenly in log sigma.
+
+    They end at `last`, or halfway (in log sigma) between a student's own two ends where those leave it out.
+    """
     if steps in SIGMAS and SIGMAS[steps][0] == sigma_max:
         return SIGMAS[steps]
-    return tuple(np.geomspace(sigma_max, min(last, sigma_max / 2), steps).tolist())
+    last = last if sigma_min < last < sigma_max else float(np.sqrt(sigma_min * sigma_max))
+    return tuple(np.geomspace(sigma_max, last, steps).tolist())
 
 
 def make_grid(sampling, steps):
@@ -79,7 +83,7 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
     z = key.fold("x").normal(shape)
     if sampler == "consistency":
-        sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max)
+        sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max, sampling.sigma_min)
         if max(sigmas) > sampling.sigma_max:
             raise ValueError(f"sample: sigma {max(sigmas):g} is above {sampling.sigma_max:g}, the most noise that the "
                              "student has seen; start there or lower")

@@ -58,12 +58,18 @@ def train(dataset, network, denoising, config, out, resume=False, progress=True)
 
     network: a UNetConfig, its sizes and classes set to the data's; denoising: a DenoiserConfig, whose
     sigma_data is replaced by the data's; config: a TrainConfig. With resume, out/checkpoint.h5 goes on
-    where it stopped, under the same configuration (`steps` too: the learning rate's course depends on it).
+    where it stopped, under the same configuration (`steps` too: the learning rate's course depends on it), or begins.
     """
     h, w, c = dataset.shape
     if h != w:
         raise ValueError(f"train: images are {h}x{w}, wanted square ones; crop or pad them")
     classes = len(dataset.classes)
+    missing = sorted(set(range(classes)) - set(np.unique(dataset.labels).tolist())) if classes else []
+    if missing:
+        raise ValueError(f"train: of {classes} classes, {len(missing)} have no image (the first is {missing[0]}); "
+                         "number the classes of the labels 0, 1, 2, ... without gaps")
+    if dataset.images.min() == dataset.images.max():
+        raise ValueError("train: all pixels of all images are equal, so there is nothing to learn; look at the data")
     network = replace(network, image_size=h, in_channels=c, out_channels=c, classes=classes)
     center = float(dataset.images.mean(dtype=np.float64))
     denoising = replace(denoising, sigma_data=float(dataset.images.std(dtype=np.float64)))
@@ -77,7 +83,7 @@ def train(dataset, network, denoising, config, out, resume=False, progress=True)
         checkpoint = load_checkpoint(path, "training")
         check_same(resolved, checkpoint.config, path)
     else:
-        check_new(path, resume)
+        check_new(path)
         theta = denoiser.network.layout.init(Key(config.seed).fold("init"))
         checkpoint = start(denoiser, theta, ("ema",), "training", resolved, config.seed)
     images = Images(dataset, center, classes, config)

@@ -215,7 +215,7 @@ def distil(path, dataset, config, training, out, resume=False, progress=True):
         checkpoint = load_checkpoint(target, "distillation")
         check_same(resolved, checkpoint.config, target)
     else:
-        check_new(target, resume)
+        check_new(target)
         theta = teacher.parameters(denoiser.network.layout, "ema")
         checkpoint = start(denoiser, theta, ("ema", "target"), "distillation", resolved, training.seed,
                            teacher=backend.to_host(theta.flat).copy())

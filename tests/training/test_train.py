@@ -217,20 +217,23 @@ def test_a_nan_gradient_stops_the_run_too(tmp_path, monkeypatch):
     assert not (tmp_path / "checkpoint.h5").exists()
 
 
-def test_an_exploding_loss_stops_the_run(tmp_path, monkeypatch):
+def test_a_run_that_was_killed_before_its_first_save_begins_again(tmp_path):
+    assert_same_bits(run(tmp_path / "a", resume=True), run(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("step", [10, 110])
+def test_an_exploding_loss_stops_the_run(tmp_path, monkeypatch, step):
     real, calls = loop.step_loss, []
 
     def exploding(*args):
         calls.append(1)
-        return real(*args) * (1000 if len(calls) == 111 else 1)
+        return real(*args) * (1000 if len(calls) > step else 1)
     monkeypatch.setattr(loop, "step_loss", exploding)
-    with pytest.raises(TrainingDiverged, match="step 110"):
+    with pytest.raises(TrainingDiverged, match=f"step {step}:"):
         run(tmp_path, replace(CONFIG, steps=120, batch=4, save_every=50))
 
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing to resume"):
-        run(tmp_path, resume=True)
     run(tmp_path)
     with pytest.raises(FileExistsError, match="--resume"):
         run(tmp_path)
@@ -238,6 +241,20 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(tmp_path):
         run(tmp_path, replace(CONFIG, lr=1e-3), resume=True)
     with pytest.raises(CheckpointError, match="data.fingerprint"):
         run(tmp_path, resume=True, dataset=digits("heldout"))
+
+
+def test_classes_without_images_and_images_without_contrast_are_refused(tmp_path):
+    images = np.random.default_rng(0).uniform(-1, 1, (6, 8, 8, 1)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"of 6 classes, 4 have no image \(the first is 1\)"):
+        run(tmp_path, dataset=from_array(images, np.array([0, 5] * 3)))
+    with pytest.raises(ValueError, match="all pixels of all images are equal"):
+        run(tmp_path, dataset=from_array(0 * images - 0.3))
+
+
+def test_a_last_update_that_overflows_is_not_saved(tmp_path):
+    with np.errstate(all="ignore"), pytest.raises(TrainingDiverged, match="theta is no longer finite|loss"):
+        run(tmp_path, replace(CONFIG, steps=1, warmup=0, lr=3e38))
+    assert not (tmp_path / "checkpoint.h5").exists()
 
 
 def test_images_that_are_not_square_are_refused(tmp_path):
