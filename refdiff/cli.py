@@ -32,6 +32,12 @@ class Refused(click.ClickException):
     exit_code = 2
 
 
+class Stopped(click.ClickException):
+    """Ctrl-C, with the shell's exit status for it."""
+
+    exit_code = 130
+
+
 class Commands(click.Group):
     """The commands, with refdiff's errors as one line instead of a traceback."""
 
@@ -40,6 +46,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:                 # the reader of our output left: not ours to report
             raise
+        except KeyboardInterrupt:
+            raise Stopped("stopped; what was saved is whole, and train and distill go on with --resume") from None
         except REFUSALS as error:
             if ctx.params["debug"]:
                 raise

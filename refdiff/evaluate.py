@@ -31,7 +31,7 @@ class Reference:
         self.training, self.heldout = training, heldout
         self.spaces = {"pixel_frechet": pixels}
         self.extract = None
-        if training.shape == (features.SIZE, features.SIZE, 1):
+        if training.shape == (features.SIZE, features.SIZE, 1) and training.levels == features.LEVELS:
             self.extract = features.load()
             self.spaces["frechet"] = self.extract
         self.moments = {(space, split): frechet.moments(f(data.images)) for space, f in self.spaces.items()

@@ -203,6 +203,22 @@ def test_too_few_samples_and_heldout_images_of_another_kind_are_refused_and_labe
     assert set(floor) == {"bootstrap"}                      # stratified splits need labels
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("refdiff.fit.step_loss", stop)
+    result = CliRunner().invoke(main, ["train", "--steps", "2", "--out", str(tmp_path), *SMALL])
+    assert result.exit_code == 130 and "--resume" in result.output
+
+
+def test_images_that_are_not_the_digits_are_measured_in_pixels_alone(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "mine.npy", images[:40])
+    np.save(tmp_path / "x.npy", images[40:])
+    printed = json.loads(refdiff("evaluate", tmp_path / "x.npy", "--data", tmp_path / "mine.npy"))
+    assert "pixel_frechet" in printed and not {"frechet", "class_histogram", "label_agreement"} & set(printed)
+
+
 @pytest.mark.parametrize("command", ["demo", "train", "distill", "sample", "evaluate", "info"])
 def test_every_command_has_help(command):
     assert "Usage" in refdiff(command, "--help") and len(refdiff(command, "--help")) > 200

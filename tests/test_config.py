@@ -17,7 +17,7 @@ from PIL import Image
 
 from refdiff import __version__, backend, checkpoint, cli, config
 from refdiff.config import check, from_dict, interval, options, setting, to_dict
-from refdiff.train import TrainingDiverged
+from refdiff.fit import TrainingDiverged
 
 
 @dataclass(frozen=True)

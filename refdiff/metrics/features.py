@@ -23,7 +23,7 @@ from ..nn.layers import Conv2d, GroupNorm, Linear
 from ..ops import silu
 from ..params import Layout, Theta
 
-SIZE, CHANNELS, WIDTH, CLASSES = 8, (16, 32), 32, 10
+SIZE, LEVELS, CHANNELS, WIDTH, CLASSES = 8, 17, (16, 32), 32, 10
 BLOCK = 512              # images at a time: bounds the memory
 
 

@@ -32,7 +32,8 @@ def suggest(size, options=NetworkOptions()):
     while levels > 1 and size % 2 ** (levels - 1):
         levels -= 1
     lowest = size >> (levels - 1)
+    attention = (lowest,) if size <= 8 else (lowest, 2 * lowest)
     chosen = dict(channels=16 if size <= 8 else 32 if size <= 16 else 64, multipliers=(1,) + (2,) * (levels - 1),
-                  blocks=1, attention=(lowest,) if size <= 8 else (lowest, 2 * lowest), heads=1, groups=8, dropout=0.0)
+                  blocks=1, attention=tuple(s for s in attention if s <= size), heads=1, groups=8, dropout=0.0)
     chosen.update({name: value for name, value in asdict(options).items() if value is not None})
     return UNetConfig(image_size=size, time_scale=16.0, embedding_period=100.0, **chosen)

@@ -67,6 +67,10 @@ class UNet:
     """The network of a UNetConfig: a Layout and lists of blocks. Holds no values."""
 
     def __init__(self, config):
+        sizes = [config.image_size >> level for level in range(len(config.multipliers))]
+        if not set(config.attention) <= set(sizes):
+            raise ValueError(f"UNet: attention at image sizes {config.attention}, wanted some of {tuple(sizes)}, those "
+                             "of the levels")
         self.config = config
         self.layout = layout = Layout()
         c, emb = config.channels, 4 * config.channels

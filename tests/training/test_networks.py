@@ -147,6 +147,13 @@ def test_heads_that_do_not_fit_are_refused(bad, message):
         UNet(UNetConfig(**{**SMALL, **bad}))
 
 
+def test_attention_at_a_size_that_no_level_has_is_refused():
+    with pytest.raises(ValueError, match=r"attention at image sizes \(4, 16\), wanted some of \(8, 4\)"):
+        UNet(UNetConfig(**{**SMALL, "attention": (4, 16)}))
+    for size in (17, 25, 33):
+        UNet(suggest(size))
+
+
 def test_wrong_inputs_of_a_network_are_refused():
     net = NETWORKS["ddpm"]
     theta, x, t, labels, _ = points(net, 2)
