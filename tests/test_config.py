@@ -260,7 +260,7 @@ def test_every_configuration_of_refdiff_can_be_an_option_and_be_stored():
     from refdiff.denoiser import DenoiserConfig
     from refdiff.distill.consistency import ConsistencyConfig
     from refdiff.models import NETWORKS
-    from refdiff.train import TrainConfig
+    from refdiff.fit import TrainConfig
     for cls in [TrainConfig, DenoiserConfig, ConsistencyConfig] + [pair[1] for pair in NETWORKS.values()]:
         assert from_dict(cls, json.loads(json.dumps(to_dict(cls())))) == cls()
         got = []
