@@ -145,4 +145,63 @@ def cosine(T=1000, s=0.008, beta_max=0.999):
     return Schedule(rule, np.concatenate([[0.0], np.minimum(beta, beta_max)]))
 
 
-SCHEDULES = {"linear": linear, "scaled_linear": scaled_linear, "cosine": cosine}
+def quadratic(T=1000, beta_start=1e-4, beta_end=0.02):
+    """scaled_linear between the ends of the linear schedule: what the DDIM code calls "quad"."""
+    made = scaled_linear(T, beta_start, beta_end)
+    return Schedule(f"quadratic(T={T}, beta_start={beta_start:g}, beta_end={beta_end:g})", made.beta)
+
+
+def sigmoid(T=1000, beta_start=1e-4, beta_end=0.02, span=6.0):
+    """beta_t = beta_start + (beta_end - beta_start) S(x_t), x_t from -span to span in equal steps, S(x) = 1/(1 + e^-x).
+
+    The sigmoid is that of beta (Xu et al. 2022, GeoDiff); `sigmoid_alpha_bar` is the other schedule of this name.
+    """
+    rule = f"sigmoid(T={T}, beta_start={beta_start:g}, beta_end={beta_end:g}, span={span:g})"
+    _check_T(rule, T)
+    if not 0 < span < np.inf:
+        raise ValueError(f"schedule {rule}: wanted a finite span > 0")
+    S = 1 / (1 + np.exp(-np.linspace(-span, span, T)))
+    return Schedule(rule, np.concatenate([[0.0], beta_start + (beta_end - beta_start) * S]))
+
+
+def sigmoid_alpha_bar(T=1000, start=-3.0, end=3.0, tau=1.0, beta_max=0.999):
+    """abar_t = (S(v_T) - S(v_t))/(S(v_T) - S(v_0)), v_t = (start + (end - start) t/T)/tau, with beta_t <= beta_max.
+
+    S(x) = 1/(1 + e^-x) is of abar itself (Jabri et al. 2022). With S(a) - S(b) = sinh((a-b)/2)/(2 cosh(a/2) cosh(b/2)),
+
+        beta_t = 1 - abar_t/abar_{t-1} = sinh((v_t - v_{t-1})/2) cosh(v_T/2)/(sinh((v_T - v_{t-1})/2) cosh(v_t/2))
+
+    in which nothing cancels. The clip changes the last step alone.
+    """
+    rule = f"sigmoid_alpha_bar(T={T}, start={start:g}, end={end:g}, tau={tau:g}, beta_max={beta_max:g})"
+    _check_T(rule, T)
+    if not (start < end and 0 < tau < np.inf and 0 < beta_max <= 1):
+        raise ValueError(f"schedule {rule}: wanted start < end, tau > 0 and 0 < beta_max <= 1")
+    t = np.arange(1, T + 1)
+    half = (end - start) / (2 * tau * T)                            # half of v_t - v_{t-1}
+    cosh = np.cosh((start + (end - start) * (t / T)) / (2 * tau))
+    beta = np.sinh(half) * np.cosh(end / (2 * tau)) / (np.sinh(half * (T - t + 1)) * cosh)
+    return Schedule(rule, np.concatenate([[0.0], np.minimum(beta, beta_max)]))
+
+
+def zero_terminal_snr(schedule):
+    """The schedule with alpha shifted and scaled so that alpha_T = 0 and alpha_1 stays (Lin et al. 2023).
+
+        alpha'_t = (alpha_t - alpha_T) alpha_1/(alpha_1 - alpha_T),   t = 1..T
+
+    beta'_t = (alpha'_{t-1} - alpha'_t)(alpha'_{t-1} + alpha'_t)/alpha'_{t-1}^2, and beta'_T = 1: at T an eps prediction
+    says nothing about x_0, so use v or x0. Raises ValueError for T = 1, where both cannot hold.
+    """
+    rule = f"zero_terminal_snr({schedule.rule})"
+    if schedule.T < 2:
+        raise ValueError(f"schedule {rule}: wanted T >= 2: alpha_1 is kept and alpha_T is 0")
+    alpha = schedule.alpha[1:]
+    scale = alpha[0] / (alpha[0] - alpha[-1])
+    drop = alpha[:-1] * -np.expm1(np.log1p(-schedule.beta[2:]) / 2)             # alpha_{t-1} - alpha_t
+    shifted = scale * (alpha - alpha[-1])
+    beta = scale * drop * (shifted[:-1] + shifted[1:]) / shifted[:-1] ** 2
+    return Schedule(rule, np.concatenate([[0.0, schedule.beta[1]], beta[:-1], [1.0]]))
+
+
+SCHEDULES = {"linear": linear, "scaled_linear": scaled_linear, "quadratic": quadratic, "cosine": cosine,
+             "sigmoid": sigmoid, "sigmoid_alpha_bar": sigmoid_alpha_bar}

@@ -18,10 +18,16 @@ def mp_betas(name, T, **options):
     if name == "cosine":
         f = [mp.cos((mp.mpf(t) / T + o["s"]) / (1 + o["s"]) * mp.pi / 2) ** 2 for t in range(T + 1)]
         return [min(1 - f[t] / f[t - 1], o["beta_max"]) for t in range(1, T + 1)]
+    if name == "sigmoid_alpha_bar":
+        S = [1 / (1 + mp.exp(-(o["start"] + (o["end"] - o["start"]) * t / T) / o["tau"])) for t in range(T + 1)]
+        abar = [(S[T] - S[t]) / (S[T] - S[0]) for t in range(T + 1)]
+        return [min(1 - abar[t] / abar[t - 1], o["beta_max"]) for t in range(1, T + 1)]
     a, b = o["beta_start"], o["beta_end"]
     w = [mp.mpf(i) / max(T - 1, 1) for i in range(T)]
     if name == "linear":
         return [a + x * (b - a) for x in w]
+    if name == "sigmoid":
+        return [a + (b - a) / (1 + mp.exp(o["span"] * (1 - 2 * x))) for x in w]
     return [(mp.sqrt(a) + x * (mp.sqrt(b) - mp.sqrt(a))) ** 2 for x in w]
 
 
@@ -29,7 +35,11 @@ CASES = [("linear", 1000, dict(beta_start=1e-4, beta_end=.02)), ("linear", 100, 
          ("scaled_linear", 1000, dict(beta_start=.00085, beta_end=.012)),
          ("cosine", 1000, dict(s=.008, beta_max=.999)), ("cosine", 4000, dict(s=.008, beta_max=.999)),
          ("cosine", 37, dict(s=0.0, beta_max=.9)), ("cosine", 1, dict(s=.008, beta_max=.999)),
-         ("linear", 1, dict(beta_start=1e-4, beta_end=.02))]
+         ("linear", 1, dict(beta_start=1e-4, beta_end=.02)), ("quadratic", 1000, dict(beta_start=1e-4, beta_end=.02)),
+         ("sigmoid", 1000, dict(beta_start=1e-4, beta_end=.02, span=6.0)),
+         ("sigmoid", 50, dict(beta_start=1e-3, beta_end=.3, span=3.0)),
+         ("sigmoid_alpha_bar", 1000, dict(start=-3.0, end=3.0, tau=1.0, beta_max=.999)),
+         ("sigmoid_alpha_bar", 64, dict(start=0.0, end=3.0, tau=.7, beta_max=.99))]
 
 
 def relative(table, exact):
@@ -103,6 +113,35 @@ def test_scaled_linear_constants():
     assert f"{ratio[0]:.6f}" == "0.029167" and f"{ratio[-1]:.4f}" == "14.6146"
     plain = schedules.linear(1000, .00085, .012)
     assert f"{plain.alpha_bar[1000]:.6f}" == "0.001579" and f"{plain.level(1000).ratio:.3f}" == "25.146"
+
+
+def test_the_two_sigmoids_are_two_schedules():
+    """The constants that tell them apart: abar_T 3.97e-5 against 3.0e-7, abar_500 .302 against .5."""
+    beta, abar = schedules.sigmoid(), schedules.sigmoid_alpha_bar()
+    assert beta.alpha_bar[[500, 1000]] == pytest.approx([.302, 3.97e-5], rel=2e-3)
+    assert abar.alpha_bar[[500, 1000]] == pytest.approx([.5, 3.0e-7], rel=2e-2)
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine"])
+def test_zero_terminal_snr_equals_50_digits_and_ends_without_signal(name):
+    """beta' is a product of about 10 rounded factors, but 1/shifted magnifies the error of alpha - alpha_T near T."""
+    with mp.workdps(50):
+        base = schedules.SCHEDULES[name]()
+        made = schedules.zero_terminal_snr(base)
+        alpha, product = [], mp.mpf(1)
+        for beta in base.beta[1:]:
+            product *= 1 - mp.mpf(float(beta))
+            alpha.append(mp.sqrt(product))
+        wanted = [(a - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1]) for a in alpha]
+        assert made.alpha[1000] == 0 and made.beta[1000] == 1 and made.beta[1] == base.beta[1]
+        for a, w, old in zip(made.alpha[1:-1], wanted, alpha):
+            assert abs(mp.mpf(float(a)) - w) < 1e-12 * w * (1 + old / (old - alpha[-1]))
+    assert np.all(np.diff(made.log_snr[1:]) < 0)
+
+
+def test_zero_terminal_snr_needs_two_steps():
+    with pytest.raises(ValueError, match="T >= 2"):
+        schedules.zero_terminal_snr(schedules.linear(1))
 
 
 @given(st.sampled_from(sorted(schedules.SCHEDULES)), st.integers(1, 300))
