@@ -71,8 +71,8 @@ class Reference:
         """{frechet: {floor: {bootstrap, heldout}, baseline}, ...} at n samples: what real images and Gaussians score.
 
         floor.bootstrap: n training images drawn with replacement, against all of them; floor.heldout: n real training
-        images, class-balanced as samples are, against real held-out ones, over stratified splits of all; baseline: n
-        samples of one Gaussian per class.
+        images, class-balanced as samples are, against real held-out ones, over stratified splits of all; floor.split:
+        the same with every training image once; baseline: n samples of one Gaussian per class.
         """
         key = Key(seed).fold("floors")
         found = {}
@@ -83,8 +83,9 @@ class Reference:
                 everything = np.concatenate([training, f(self.heldout.images)])
                 labels = np.concatenate([self.training.labels, self.heldout.labels])
                 fraction = len(self.heldout) / len(labels)
-                found[space]["floor"]["heldout"] = float(
-                    floors.real_against_real(everything, labels, n, key, fraction, repeats).mean())
+                for name, rows in (("heldout", n), ("split", None)):
+                    found[space]["floor"][name] = float(
+                        floors.real_against_real(everything, labels, rows, key, fraction, repeats).mean())
             if self.training.labels is not None:
                 gaussian, _ = floors.gaussian_per_class(self.training.images, self.training.labels, n, key,
                                                         self.training.levels)

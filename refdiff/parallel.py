@@ -23,8 +23,8 @@ def slices(n, parts):
 def keep_freed_memory():
     """Ask glibc's malloc to keep what is freed (mallopt): a training step otherwise pays for fresh pages every time.
 
-    Arrays above 128 KiB come from the kernel, zeroed page by page, and go back to it when they are freed: a sixth of
-    the time of a small network's step. Another C library is left as it is.
+    Arrays above 128 KiB come from the kernel, zeroed page by page, and go back to it when they are freed. Another C
+    library is left as it is.
     """
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3                  # of malloc.h
     try:

@@ -26,14 +26,17 @@ def real_against_real(features, labels, n, key, fraction=0.2, repeats=10):
 
     What real training images would score against held-out ones in place of n class-balanced samples: n rows drawn
     with replacement from the training part, every class in turn, as samples are. features (m, d) and labels (m,) are
-    of all real images; `fraction` is held out each time. A single split is noisy, and splits or draws that are not
-    stratified about double the floor.
+    of all real images; `fraction` is held out each time. n None: the training part itself, each row once. A single
+    split is noisy, and splits or draws that are not stratified about double the floor.
     """
     features, labels = frechet.vectors(features), np.asarray(labels)
     classes, labels = np.unique(labels, return_inverse=True)
     distances = []
     for i in range(repeats):
         train, heldout = stratified_split(labels, fraction, key.fold("split", i))
+        if n is None:
+            distances.append(frechet.distance(features[train], features[heldout]))
+            continue
         generator = key.fold("draw", i).generator()
         rows = np.empty(n, np.int64)
         drawn = balanced_labels(n, len(classes))

@@ -43,6 +43,12 @@ def test_real_against_real_falls_with_the_rows_on_both_sides():
         assert found == pytest.approx((d + d * (d + 1) / 4) * (1 / n + 1 / 2400 + 1 / 600), rel=.15)
 
 
+def test_real_against_real_without_n_takes_the_training_part_itself():
+    d = 6
+    found = floors.real_against_real(Key(15).normal((3000, d)), np.arange(3000) % 3, None, Key(16), repeats=30).mean()
+    assert found == pytest.approx((d + d * (d + 1) / 4) * (1 / 2400 + 1 / 600), rel=.15)
+
+
 def test_real_against_real_draws_every_class_in_turn_from_the_training_part(monkeypatch):
     features, labels = np.arange(50.)[:, None], np.array([3, 7, 7, 9, 9] * 10)
     seen = []
