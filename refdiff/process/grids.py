@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .families import Interpolated, VarianceExploding
 from .level import Level
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """S+1 levels in visiting order: arrays t, alpha, sigma of S+1 entries, and the rule that made them.
+
+    `family` gives the levels between them, for solvers that evaluate there; None if the grid has none.
 
     Raises ValueError unless there is a step, and every level has a strictly larger SNR than the one before it.
     """
@@ -22,6 +25,7 @@ class Grid:
     alpha: np.ndarray
     sigma: np.ndarray
     rule: str
+    family: object = None
 
     def __post_init__(self):
         t = np.array(self.t)
@@ -49,6 +53,13 @@ class Grid:
         if not 0 <= i <= len(self):
             raise IndexError(f"grid {self.rule}: level {i}, wanted 0..{len(self)}")
         return Level(self.t[i], self.alpha[i], self.sigma[i])
+
+    def at(self, lam):
+        """The family's Level at lambda = log(alpha/sigma), between two levels of the grid."""
+        if self.family is None:
+            raise ValueError(f"grid {self.rule}: it names no family, so nothing is known between its levels; pass "
+                             "Grid(..., family=...), or use a solver that evaluates at the grid's levels alone")
+        return self.family.at(lam)
 
 
 def _leading(T, S):
@@ -99,7 +110,13 @@ def at_times(schedule, times, rule="at_times"):
         i = int(np.flatnonzero(np.diff(times) >= 0)[0])
         raise ValueError(f"grid {rule}: t = {times[i + 1]} follows t = {times[i]}, wanted strictly decreasing times")
     level = schedule.level(times)
-    return Grid(times, level.alpha, level.sigma, rule)
+    return Grid(times, level.alpha, level.sigma, rule, Interpolated(schedule))
+
+
+def on(family, times, rule="on"):
+    """A family's levels at given times, noise first."""
+    t = np.asarray(list(times), dtype=np.float64)
+    return Grid(t, family.alpha(t), family.sigma(t), f"{rule} of {family.rule}", family)
 
 
 def karras(n, sigma_min=0.002, sigma_max=80.0, rho=7.0, final=0.0):
@@ -118,4 +135,4 @@ def karras(n, sigma_min=0.002, sigma_max=80.0, rho=7.0, final=0.0):
     sigma[-1], sigma[0] = sigma_min, sigma_max        # the ends as given, not as rounded
     if final is not None:
         sigma = np.append(sigma, final)
-    return Grid(sigma, np.ones_like(sigma), sigma, rule)
+    return Grid(sigma, np.ones_like(sigma), sigma, rule, VarianceExploding())
