@@ -26,6 +26,7 @@ FLOORS = (
     "ops process",
     "nn samplers",
     "models",
+    "tangent",
     "denoiser",
     "losses optim metrics readers data checkpoint",
     "fit",

@@ -47,7 +47,7 @@ class MLP:
             raise ValueError(f"MLP: x is {x.shape} and c_noise {c_noise.shape}, wanted (n, {config.dim}) and (n,)")
         if labels is not None:
             raise ValueError("MLP: labels were given to a network without classes; pass None")
-        wave, _ = sinusoid.forward(config.time_scale * c_noise, config.embedding, period=config.embedding_period)
+        wave, s_wave = sinusoid.forward(config.time_scale * c_noise, config.embedding, period=config.embedding_period)
         h, s_cat = concat.forward(x, wave.astype(x.dtype, copy=False))
         saved = []
         for layer in self.hidden:
@@ -55,11 +55,11 @@ class MLP:
             h, s_silu = silu.forward(h)
             saved.append((s, s_silu))
         F, s_out = self.out.forward(theta, h)
-        return F, (s_cat, saved, s_out)
+        return F, (s_wave, s_cat, saved, s_out)
 
     def backward(self, saved, dF, grad):
         """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
-        s_cat, layers, s_out = saved
+        _, s_cat, layers, s_out = saved
         dh = self.out.backward(s_out, dF, grad)
         for layer, (s, s_silu) in zip(reversed(self.hidden), reversed(layers)):
             dh = layer.backward(s, silu.backward(s_silu, dh), grad)

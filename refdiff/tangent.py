@@ -1,0 +1,144 @@
+"""Forward mode through whole networks: Fdot = J (xdot, c_noisedot, thetadot), by the ops' own jvp.
+
+    F, saved = network.forward(theta, x, c_noise, labels)
+    Fdot     = jvp(network, saved, xdot)                        # the transpose of network.backward
+
+The walk has the order of the forward and reads what the forward saved, so one forward serves any number of tangents.
+`saved` belongs to the network's forward and is read here and in its backward alone. A tangent that is left out is
+zero; without thetadot a layer is linear in x, and its tangent is the layer without its bias.
+"""
+from functools import singledispatch
+
+from . import backend
+from .models.mlp import MLP
+from .models.unet import UNet
+from .nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
+from .nn.embedding import Conditioning
+from .nn.layers import Conv2d, GroupNorm, Linear
+from .ops import (add, attention, concat, conv2d, dropout, embedding, group_norm, linear, scale_shift, shift, silu,
+                  sinusoid, upsample)
+
+
+def jvp(network, saved, xdot, c_noisedot=None, thetadot=None):
+    """The derivative of F(theta, x, c_noise) along (xdot [n, ...], c_noisedot (n,), thetadot a Theta): Fdot [n, ...].
+
+    saved is what network.forward returned. Raises TypeError for a network that has no forward mode here.
+    """
+    return _jvp(network, saved, xdot, c_noisedot, thetadot)
+
+
+@singledispatch
+def _jvp(module, saved, *tangents):
+    raise TypeError(f"jvp: no forward mode for {type(module).__name__}; there is one for UNet and MLP")
+
+
+# ---- layers: (layer, saved, xdot, dot) with dot = thetadot or None
+
+@_jvp.register
+def _(layer: Linear, saved, xdot, dot):
+    return xdot @ saved[1] if dot is None else linear.jvp(saved, xdot, dot[layer.w], dot[layer.b])
+
+
+@_jvp.register
+def _(layer: Conv2d, saved, xdot, dot):
+    if dot is not None:
+        return conv2d.jvp(saved, xdot, dot[layer.w], dot[layer.b])
+    _, w, stride, pad = saved
+    return conv2d.forward(xdot, w, backend.of(w=w).zeros(w.shape[-1], w.dtype), stride, pad)[0]
+
+
+@_jvp.register
+def _(layer: GroupNorm, saved, xdot, dot):
+    return group_norm.jvp(saved, xdot, *((0, 0) if dot is None else (dot[layer.gamma], dot[layer.beta])))
+
+
+# ---- blocks: (block, saved, xdot, embdot, dot)
+
+@_jvp.register
+def _(block: ResBlock, saved, xdot, embdot, dot):
+    s_norm1, s_silu1, s_res, s_conv1, s_time, s_norm2, s_emb, s_silu2, s_drop, s_conv2, s_short, s_add = saved
+    hdot = silu.jvp(s_silu1, _jvp(block.norm1, s_norm1, xdot, dot))
+    if block.resample:
+        hdot, xdot = block.resample.jvp(s_res, hdot), block.resample.jvp(s_res, xdot)
+    hdot = _jvp(block.conv1, s_conv1, hdot, dot)
+    edot = _jvp(block.time, s_time, embdot, dot)                                # (n, d) or (n, 2d)
+    if block.scale_shift:
+        hdot = _jvp(block.norm2, s_norm2, hdot, dot)
+        hdot = scale_shift.jvp(s_emb, hdot, edot[:, :block.width], edot[:, block.width:])
+    else:
+        hdot = _jvp(block.norm2, s_norm2, shift.jvp(s_emb, hdot, edot), dot)
+    hdot = silu.jvp(s_silu2, hdot)
+    if s_drop is not None:
+        hdot = dropout.jvp(s_drop, hdot)
+    hdot = _jvp(block.conv2, s_conv2, hdot, dot)
+    return add.jvp(s_add, _jvp(block.shortcut, s_short, xdot, dot) if block.shortcut else xdot, hdot)
+
+
+@_jvp.register
+def _(block: AttentionBlock, saved, xdot, embdot, dot):
+    s_norm, s_qkv, s_att, s_proj, s_add = saved
+    n, h, w, c = xdot.shape
+    qkv = _jvp(block.qkv, s_qkv, _jvp(block.norm, s_norm, xdot, dot).reshape(n, h * w, c), dot)
+    qkv = qkv.reshape(n, h * w, 3, block.heads, c // block.heads)
+    odot = attention.jvp(s_att, qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])       # (n, t, heads, d)
+    return add.jvp(s_add, xdot, _jvp(block.proj, s_proj, odot.reshape(n, h * w, c), dot).reshape(xdot.shape))
+
+
+@_jvp.register
+def _(block: Downsample, saved, xdot, embdot, dot):
+    return _jvp(block.conv, saved, xdot, dot)
+
+
+@_jvp.register
+def _(block: Upsample, saved, xdot, embdot, dot):
+    s_up, s_conv = saved
+    return _jvp(block.conv, s_conv, upsample.jvp(s_up, xdot), dot)
+
+
+# ---- what the network is told: (conditioning, saved, c_noisedot, dot)
+
+@_jvp.register
+def _(block: Conditioning, saved, c_noisedot, dot):
+    s0, s1, s2, s3, s4, s5 = saved
+    wavedot = sinusoid.jvp(s0, block.time_scale * c_noisedot).astype(s1[0].dtype, copy=False)
+    hdot = _jvp(block.linear2, s3, silu.jvp(s2, _jvp(block.linear1, s1, wavedot, dot)), dot)
+    if block.classes and dot is not None:
+        hdot = hdot + embedding.jvp(s4, dot[block.table.table])
+    return silu.jvp(s5, hdot)
+
+
+# ---- networks: (network, saved, xdot, c_noisedot, dot)
+
+def _still(xdot):
+    """The c_noisedot of a c_noise that does not move."""
+    return backend.of(xdot=xdot).zeros(len(xdot), xdot.dtype)
+
+
+@_jvp.register
+def _(net: UNet, saved, xdot, c_noisedot, dot):
+    s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out = saved
+    embdot = _jvp(net.conditioning, s_emb, _still(xdot) if c_noisedot is None else c_noisedot, dot)
+
+    def run(chain, saved, hdot):
+        for block, s in zip(chain, saved):
+            hdot = _jvp(block, s, hdot, embdot, dot)
+        return hdot
+
+    skips = [hdot := _jvp(net.conv_in, s_in, xdot, dot)]
+    for chain, s in zip(net.down, s_down):
+        skips.append(hdot := run(chain, s, hdot))
+    hdot = run(net.mid, s_mid, hdot)
+    for chain, (s_cat, s) in zip(net.up, s_up):
+        hdot = run(chain, s, concat.jvp(s_cat, hdot, skips.pop()))
+    hdot = silu.jvp(s_silu, _jvp(net.norm_out, s_norm, hdot, dot))
+    return _jvp(net.conv_out, s_out, hdot, dot)
+
+
+@_jvp.register
+def _(net: MLP, saved, xdot, c_noisedot, dot):
+    s_wave, s_cat, layers, s_out = saved
+    wavedot = sinusoid.jvp(s_wave, net.config.time_scale * (_still(xdot) if c_noisedot is None else c_noisedot))
+    hdot = concat.jvp(s_cat, xdot, wavedot.astype(xdot.dtype, copy=False))
+    for layer, (s, s_silu) in zip(net.hidden, layers):
+        hdot = silu.jvp(s_silu, _jvp(layer, s, hdot, dot))
+    return _jvp(net.out, s_out, hdot, dot)
