@@ -1,4 +1,4 @@
-"""Worlds whose answers are known: data that are Gaussian, or a mixture of Gaussians, in any dimension.
+"""Worlds whose answers are known: data that are Gaussian, a mixture of Gaussians, or a finite set, in any dimension.
 
     x_0 ~ N(mean, cov):   x_t = alpha x_0 + sigma eps ~ N(alpha mean, alpha^2 cov + sigma^2 I)
 
@@ -192,6 +192,83 @@ class Mixture(World):
             beyond = (at > tail) != upper                              # middle lies above the quantile
             low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
         return backend.of(x=x).asarray(low + (high - low) / 2, dtype=x.dtype)
+
+
+class FiniteData(World):
+    """x_0 is one of the rows of points (k, d), each with its weight, by default 1/k: a data set itself.
+
+        p_t(x) = sum_i w_i N(x; alpha x_i, sigma^2 I)
+        E[x_0 | x] = sum_i softmax_i(log w_i - |x - alpha x_i|^2/(2 sigma^2)) x_i
+
+    A network that minimised its loss on the data set to the end would be this denoiser, and would sample the data set
+    itself. All but `sample` need sigma > 0. points (k,) make a one-dimensional world.
+    """
+
+    BLOCK = 2 ** 22          # differences held in memory at a time
+
+    def __init__(self, points, weights=None):
+        points = np.asarray(points, dtype=np.float64)
+        self.points = points[:, None] if points.ndim == 1 else points
+        if self.points.ndim != 2 or not self.points.size or not np.isfinite(self.points).all():
+            raise ValueError(f"FiniteData: points have shape {points.shape}, wanted (k, d), finite; flatten images")
+        weights = np.ones(len(points)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if weights.shape != points.shape[:1] or not np.all(weights > 0):
+            raise ValueError(f"FiniteData: weights have shape {weights.shape}, wanted ({len(points)},), every one > 0")
+        self.weights = weights / weights.sum()
+        self.dim = self.points.shape[1]
+
+    def sample(self, key, n):
+        """n points drawn with replacement, (n, d)."""
+        u = key.uniform((n,))
+        xp = backend.of(u=u)
+        chosen = xp.searchsorted(xp.asarray(np.cumsum(self.weights)[:-1]), u, side="right")
+        return xp.asarray(self.points, dtype=u.dtype)[chosen]
+
+    def _posterior(self, x, level):
+        """log w_i - |x - alpha x_i|^2/(2 sigma^2), (n, k): from differences, since the expanded square cancels."""
+        self._check(x)
+        if anywhere(level.sigma == 0):
+            raise ValueError("FiniteData: x has no density at sigma = 0; stop at a level with noise")
+        xp = backend.of(x=x)
+        points, log_w = xp.asarray(self.points, dtype=x.dtype), xp.asarray(np.log(self.weights), dtype=x.dtype)
+        alpha, sigma = (c if isinstance(c, float) else c[..., None] for c in level.expand(x))
+        rows = max(1, self.BLOCK // self.points.size)
+        squares = []
+        for i in range(0, len(x), rows):
+            part = slice(i, i + rows)
+            a, s = (c if isinstance(c, float) else c[part] for c in (alpha, sigma))
+            squares.append((((x[part, None, :] - a * points) / s) ** 2).sum(axis=2))
+        return log_w - xp.concatenate(squares) / 2
+
+    def _total(self, log_p):
+        xp = backend.of(log_p=log_p)
+        top = log_p.max(axis=1)[:, None]
+        return top + xp.log(xp.exp(log_p - top).sum(axis=1))[:, None]
+
+    def log_density(self, x, level):
+        """log p_t(x), (n,)."""
+        total = self._total(self._posterior(x, level))[:, 0]
+        _, sigma = level.expand(x)
+        sigma = sigma if isinstance(sigma, float) else sigma[:, 0]
+        log = math.log if isinstance(sigma, float) else backend.of(x=x).log
+        return total - self.dim * (log(sigma) + 0.5 * math.log(2 * math.pi))
+
+    def posterior_mean(self, x, level):
+        """E[x_0 | x], the mean of the points, weighted by how probable each is given x."""
+        xp, log_p = backend.of(x=x), self._posterior(x, level)
+        return xp.exp(log_p - self._total(log_p)) @ xp.asarray(self.points, dtype=x.dtype)
+
+    def score(self, x, level):
+        """The gradient of log p_t at x: (alpha E[x_0 | x] - x)/sigma^2."""
+        alpha, sigma = level.expand(x)
+        return (alpha * self.posterior_mean(x, level) - x) / sigma ** 2
+
+    def flow(self, x, a, b):
+        """The PF-ODE from level a to b: the quantile map in one dimension, else an integration to about 1e-12."""
+        self._check(x)
+        if self.dim > 1:
+            return integrate(self, x, a, b)
+        return Mixture(self.weights, self.points[:, 0], np.zeros(len(self.points))).quantile_map(x, a, b)
 
 
 def integrate(world, x, a, b, rtol=1e-12, atol=1e-13):

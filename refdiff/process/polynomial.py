@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.polynomial import Polynomial as Poly
 
-from .parameterization import Prediction
+from .parameterization import LimitError, Prediction
 
 
 class PolynomialDenoiser:
@@ -30,6 +30,8 @@ class PolynomialDenoiser:
         self.p = Poly(np.atleast_1d(np.asarray(coefficients, dtype=np.float64)))
 
     def __call__(self, x, level):
+        if not math.isfinite(level.lam):
+            raise LimitError(f"PolynomialDenoiser: at t = {level.t} lambda is infinite; end the grid before that level")
         return Prediction(self.kind, x * 0 + float(self.p(level.lam - self.center)), x, level)
 
     def flow(self, x, a, b):

@@ -5,7 +5,7 @@ import standin
 
 from refdiff import backend, samplers
 from refdiff.process import gaussian, grids, maps, schedules
-from refdiff.process.exact import Gaussian, Mixture, ring
+from refdiff.process.exact import FiniteData, Gaussian, Mixture, ring
 from refdiff.process.level import Level, ve
 from refdiff.process.parameterization import KINDS, PRECONDITIONINGS, Prediction
 from refdiff.rng import Key
@@ -57,7 +57,8 @@ def test_preconditionings_of_rows(name):
     same_on_both(lambda there: ve(there(ANGLE)).snr)
 
 
-WORLDS = {"gaussian": Gaussian([.1, .2], [[1., .3], [.3, .5]]), "ring": ring()}
+WORLDS = {"gaussian": Gaussian([.1, .2], [[1., .3], [.3, .5]]), "ring": ring(),
+          "finite": FiniteData([[0., 1.], [.5, -.2], [1.5, .3]], [1, 2, 1])}
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
