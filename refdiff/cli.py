@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from . import __version__, backend, data, figures, files
+from . import verify as verifying
 from .checkpoint import is_ours, load_checkpoint
 from .config import options
 from .demo import demo as run_demo
@@ -223,6 +225,29 @@ def evaluate(samples, source, labels, heldout, seed, target):
 def info(file):
     """What is in FILE: a checkpoint, samples or data (HDF5, .npy, .npz, IDX or a folder of pictures)."""
     click.echo("\n".join(describe(file)))
+
+
+@command
+@click.argument("paper", nargs=-1)
+@click.option("--html", "page", help="Write a page with every formula, function and proof to this file.")
+@click.option("--markdown", help="Write the tables to this file.")
+def verify(paper, page, markdown):
+    """Run the proofs of every equation of PAPER (as DDPM or EDM; all of them if none is named)."""
+    for target in filter(None, (page, markdown)):
+        check_writable(target)
+    with tqdm(unit=" proofs", leave=False, disable=None) as bar:
+        rows, problems = verifying.verify(paper, tick=bar.update)
+    if page:
+        files.write(page, verifying.page(rows, problems))
+    if markdown:
+        files.write(markdown, verifying.markdown(rows))
+    click.echo("\n".join(verifying.table(rows)))
+    failed = [row for row in rows if not row.holds]
+    for why in [*problems, *(proof.why for row in failed for proof in row.proofs if proof.why)]:
+        click.echo(why, err=True)
+    click.echo(f"{len(rows) - len(failed)} of {len(rows)} equations hold")
+    if failed or problems:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ FLOORS = (
     "figures",
     "params",
     "ops process",
-    "nn samplers",
+    "nn samplers guidance",
     "models",
     "tangent",
     "denoiser",
@@ -33,18 +33,21 @@ FLOORS = (
     "train distill",
     "sample evaluate report info",
     "demo",
-    "cli papers",
+    "papers",
+    "verify",
+    "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 # Theory without a layer, layers without a beta: neither half imports the other.
-HALVES = ({"process", "samplers"}, {"ops", "nn", "models"})
+HALVES = ({"process", "samplers", "guidance"}, {"ops", "nn", "models"})
 
 LONGEST_MODULE = 400
 
-# What a reader goes through to know the method from noise to a distilled sampler, in this order.
-CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/*.py", "nn/*.py",
-        "models/unet.py", "losses.py", "fit.py", "train.py", "distill/consistency.py")
+# What a reader goes through to know the method from noise to a distilled sampler, in this order: the ops of its
+# networks and losses (ops/variational.py, the terms of the bound, is for those who also learn variances).
+CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/[!v]*.py",
+        "nn/*.py", "models/unet.py", "losses.py", "fit.py", "train.py", "distill/consistency.py")
 LONGEST_CORE = 1500
 
 

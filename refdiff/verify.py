@@ -1,0 +1,236 @@
+"""`refdiff verify`: the proofs of the papers' equations, run, with the digits in which both sides agree.
+
+papers/*.toml says for each equation which tests prove it; the docstrings say which functions implement it. The tests
+are run, and every comparison that they make with numpy.testing.assert_allclose is measured on the way:
+
+    digits = -log10(max |got - wanted| / max |wanted|),  at most 17, the least over a test's comparisons
+
+An equation holds when all its tests pass. Its digits are those of its most exact test: another one may well compare a
+random sample with its law to two digits. A test without such a comparison states its fact otherwise, bit for bit, as
+an inequality or as a refusal, and has none.
+"""
+import contextlib
+import io
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from . import papers
+
+EXACT = 17.0        # all digits of a float64; both sides are the same bits
+
+
+@dataclass
+class Proof:
+    """One test, in all its cases: whether all passed, its least digits (None without a comparison), what it says."""
+
+    name: str
+    cases: int = 0
+    failed: int = 0
+    skipped: int = 0
+    digits: float | None = None
+    why: str = ""
+
+    @property
+    def holds(self):
+        return self.cases > self.skipped and not self.failed
+
+
+@dataclass
+class Row:
+    """One equation: the functions that implement it, its proofs and their verdict."""
+
+    paper: papers.Paper
+    equation: papers.Equation
+    places: list
+    proofs: list = field(default_factory=list)
+
+    @property
+    def holds(self):
+        return bool(self.proofs) and all(proof.holds for proof in self.proofs)
+
+    @property
+    def digits(self):
+        known = [proof.digits for proof in self.proofs if proof.digits is not None]
+        return max(known) if known else None
+
+
+def digits(got, wanted):
+    """The digits in which two arrays agree, relative to the largest entry wanted; entries not finite are left out."""
+    got, wanted = np.broadcast_arrays(np.asarray(got), np.asarray(wanted))
+    if got.dtype.kind not in "fciu" or not got.size:
+        return None
+    got, wanted = (a.astype(np.complex128 if a.dtype.kind == "c" else np.float64) for a in (got, wanted))
+    finite = np.isfinite(got) & np.isfinite(wanted)
+    if not finite.any():
+        return None
+    got, wanted = got[finite], wanted[finite]
+    error, scale = np.abs(got - wanted).max(), np.abs(wanted).max()
+    if error == 0:
+        return EXACT
+    return min(EXACT, max(0.0, -math.log10(error / scale if scale else error)))
+
+
+class Recorder:
+    """A pytest plugin: what each test's comparisons agree to, and how each test ended."""
+
+    def __init__(self, tick=lambda: None):
+        self.proofs, self.current, self.tick = {}, None, tick
+
+    def proof(self, nodeid):
+        name = nodeid.partition("[")[0]
+        return self.proofs.setdefault(name, Proof(name))
+
+    def measured(self, compare):
+        def wrapper(actual, desired, *args, **kwargs):
+            compare(actual, desired, *args, **kwargs)
+            agreed = digits(actual, desired) if self.current else None
+            if agreed is not None:
+                self.current.digits = agreed if self.current.digits is None else min(self.current.digits, agreed)
+        return wrapper
+
+    def pytest_runtest_logstart(self, nodeid, location):
+        self.current = self.proof(nodeid)
+        self.current.cases += 1
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            proof = self.proof(report.nodeid)
+            proof.failed += 1
+            proof.why = proof.why or f"{report.nodeid}: {str(report.longrepr).strip().splitlines()[-1][:300]}"
+        elif report.skipped:
+            self.proof(report.nodeid).skipped += 1
+        if report.when == "teardown":
+            self.current = None
+            self.tick()
+
+
+@contextlib.contextmanager
+def _watching(recorder):
+    names = ("assert_allclose", "assert_array_equal", "assert_array_almost_equal")
+    before = {name: getattr(np.testing, name) for name in names}
+    try:
+        for name, compare in before.items():
+            setattr(np.testing, name, recorder.measured(compare))
+        yield
+    finally:
+        for name, compare in before.items():
+            setattr(np.testing, name, compare)
+
+
+def run_tests(names, root, tick=lambda: None):
+    """{name: Proof} of the tests "tests/file.py::test_name", run here and now in the checkout `root`."""
+    try:
+        import pytest
+    except ImportError as error:
+        raise ValueError("verify: the proofs are tests, and pytest is not installed; "
+                         "pip install -e '.[test]'") from error
+    recorder, before, said = Recorder(tick), os.getcwd(), io.StringIO()
+    os.chdir(root)
+    try:
+        with _watching(recorder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = pytest.main([*names, "-p", "no:terminal", "-p", "no:cacheprovider"], plugins=[recorder])
+    finally:
+        os.chdir(before)
+    if code not in (0, 1):
+        raise ValueError(f"verify: pytest could not run the proofs (exit status {int(code)}): "
+                         + (said.getvalue().strip()[-500:] or "see python -m pytest " + " ".join(sorted(names)[:2])))
+    return recorder.proofs
+
+
+def checkout():
+    """The folder with papers/ and tests/: where this package's source lies, else the current folder."""
+    for root in (papers.ROOT, Path.cwd()):
+        if (root / "papers").is_dir() and (root / "tests").is_dir() and (root / "refdiff").is_dir():
+            return root
+    raise ValueError("verify: the papers' tables and the proofs are not here; run it in a checkout of the repository, "
+                     "installed there with pip install -e '.[test]'")
+
+
+def verify(keys=(), root=None, tick=lambda: None):
+    """(rows, problems): every implemented equation of the papers named (all if none), with its proofs, run.
+
+    problems: what keeps these papers' tables, tags and tests from belonging together. tick() is called after every
+    test. Raises ValueError for a paper that is not there.
+    """
+    root = Path(root or checkout())
+    known, where, problems = papers.check(root)
+    names = [paper.key for paper in known]
+    for key in keys:
+        if key.upper() not in names:
+            raise ValueError(f"verify: paper is {key!r}, wanted one of {', '.join(names)}")
+    wanted = {key.upper() for key in keys} or set(names)
+    problems = [text for text in problems if not keys or any(f"{key}.toml" in text for key in wanted)]
+    rows = [Row(paper, e, where.get((paper.key, e.tag), [])) for paper in known if paper.key in wanted
+            for e in paper.equations if e.status == "implemented"]
+    tests = sorted({name for row in rows for name in row.equation.tests if papers.has_test(root, name)})
+    proofs = run_tests(tests, root, tick) if tests else {}
+    for row in rows:
+        row.proofs = [proofs.get(name, Proof(name, why="was not run")) for name in row.equation.tests]
+    return rows, problems
+
+
+def shown(value):
+    """Digits as they are printed."""
+    return "-" if value is None else "all" if value >= EXACT else f"{value:.1f}"
+
+
+def table(rows):
+    """The rows as lines of text: equation, digits, function, and what proved it."""
+    lines = []
+    for row in rows:
+        best = max(row.proofs, key=lambda p: -1 if p.digits is None else p.digits, default=None)
+        name = best.name.partition("::")[2] if best else "no proof"
+        more = f" +{len(row.proofs) - 1}" if len(row.proofs) > 1 else ""
+        lines.append((f"{row.paper.key} {row.equation.tag}", "holds" if row.holds else "FAILS", shown(row.digits),
+                      row.places[0] if row.places else "-", name + more))
+    head = ("equation", "", "digits", "function", "proof (+ others)")
+    return columns([head, *lines])
+
+
+def columns(lines):
+    """Rows of cells as lines of text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+
+
+def markdown(rows):
+    """The same as a page of tables, one per paper."""
+    lines = ["# Every equation, run", "",
+             "Written by `refdiff verify --markdown papers/VERIFIED.md`. Digits: the agreement of the most exact of",
+             "the equation's tests with its independent truth, the least over that test's comparisons; `all`: the",
+             "same bits; `-`: its tests compare no numbers. [INDEX.md](INDEX.md) has the formulas.", ""]
+    for paper in dict.fromkeys(row.paper.key for row in rows):
+        lines += [f"## {paper}", "", "| | function | proof | digits | |", "| --- | --- | --- | ---: | --- |"]
+        for row in (row for row in rows if row.paper.key == paper):
+            proofs = "<br>".join(f"{p.name.partition('::')[2]} ({shown(p.digits)})" for p in row.proofs)
+            lines.append(f"| {row.equation.tag} {row.equation.says} | {'<br>'.join(row.places)} | {proofs} | "
+                         f"{shown(row.digits)} | {'holds' if row.holds else 'FAILS'} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def mathml(tex):
+    """TeX as MathML, which browsers render without a network. Raises ValueError if the converter is not installed."""
+    try:
+        from latex2mathml.converter import convert
+    except ImportError as error:
+        raise ValueError("verify: --html typesets with latex2mathml, which is not installed; "
+                         "pip install -e '.[test]'") from error
+    return convert(tex)
+
+
+def page(rows, problems):
+    """One HTML file: per paper and equation the formula, the functions, the proofs and their digits."""
+    shelves = {}
+    for row in rows:
+        shelves.setdefault(row.paper.key, (row.paper, []))[1].append((row, mathml(row.equation.tex)))
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("refdiff"), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("verify.html").render(
+        shelves=list(shelves.values()), problems=problems, shown=shown, total=len(rows),
+        held=sum(row.holds for row in rows))
