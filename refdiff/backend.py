@@ -15,7 +15,7 @@ import scipy.special
 NAMES = ("numpy", "cupy")
 
 _MODULES = {numpy.ndarray: numpy}      # array type -> the module that makes it
-_SPECIAL = {numpy: scipy.special}      # array module -> its special functions (erf)
+_SPECIAL = {numpy: scipy.special}      # array module -> its special functions
 _chosen = None
 
 
@@ -115,4 +115,9 @@ def to_host(array):
 
 def erf(x):
     """The error function where x lives."""
-    return _SPECIAL[of(x=x)].erf(x)
+    return special(x=x).erf(x)
+
+
+def special(**arrays):
+    """The special functions (scipy.special's names) where the named arrays live."""
+    return _SPECIAL[of(**arrays)]

@@ -270,6 +270,15 @@ CONSISTENT = {
                      "weights squared": dict(constants=lambda p, t, w: (p, t, w * w))},
     "cross_entropy": {"in bits": dict(output=times(1 / np.log(2))),
                       "labels counted from 1": dict(constants=lambda s, k: (s, (k + 1) % s.shape[1]))},
+    "gaussian_kl": {"in bits": dict(output=times(1 / np.log(2))),
+                    "standard deviations for variances": dict(inputs={1: times(2)}),
+                    "log variance of q in base 2": dict(constants=lambda m, s, a, b: (m, s, a, b * np.log(2))),
+                    "mean of q forgotten": dict(constants=lambda m, s, a, b: (m, s, 0 * a, b))},
+    "binned_normal": {"in bits": dict(output=times(1 / np.log(2))),
+                      "the other distribution function": dict(options=option("cdf", other_of("exact", "tanh"))),
+                      "standard deviations for variances": dict(inputs={1: times(2)}),
+                      "closed outer bins": dict(constants=lambda m, s, x: (m, s, x * .998)),
+                      "pixels in [0, 1]": dict(constants=lambda m, s, x: (m, s, (x + 1) / 2))},
 }
 
 

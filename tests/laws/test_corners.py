@@ -9,10 +9,10 @@ from draw import Case, cases
 from hypothesis import HealthCheck, given, settings
 from laws import LAWS
 from mutate_source import guarded_windows
-from oracles import ORACLES
+from oracles import ORACLES, tanh_cdf
 
 from refdiff.ops import REGISTRY, attention, cross_entropy, group_norm, layer_norm, pseudo_huber, sinusoid, softmax
-from refdiff.ops import conv2d, gelu, gelu_tanh, silu
+from refdiff.ops import binned_normal, conv2d, gelu, gelu_tanh, silu
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -105,6 +105,34 @@ def test_pseudo_huber_does_not_cancel(size):
     loss, _ = pseudo_huber.forward(a, b, np.ones(1), c=0.03)
     c, square = mpmath.mpf(0.03), mpmath.fsum(mpmath.mpf(float(v))**2 for v in a.ravel())
     assert abs(loss / float(mpmath.sqrt(square + c * c) - c) - 1) < 1e-14
+
+
+@pytest.mark.parametrize("cdf", ["exact", "tanh"])
+def test_a_bin_far_in_either_tail_has_its_probability_and_gradient(cdf):
+    """700 standard deviations away P is below e^-200000; the slope is checked against mpmath's derivative."""
+    mean = np.array([[-3.0, 3.0, 0.52, 0.48, 3.0, -3.0, 0.9, -0.9]])
+    log_var, x = np.full_like(mean, math.log(5.4532e-5)), np.array([[129, 129, 191, 191, 255, 0, 255, 0]]) / 127.5 - 1
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        y, saved = binned_normal.forward(mean, log_var, x, cdf=cdf)
+        slopes = binned_normal.backward(saved, np.ones_like(y))
+    np.testing.assert_allclose(y, ORACLES["binned_normal"](mean, log_var, x, cdf=cdf), rtol=1e-12, atol=1e-300)
+    for k in range(mean.size):
+        for i, slope in enumerate(slopes):
+            with mpmath.workdps(60):
+                at = [mpmath.mpf(mean[0, k]), mpmath.mpf(log_var[0, k])]
+                h = mpmath.mpf(10)**-25
+                up, down = (nll(*(v + s * h * (i == j) for j, v in enumerate(at)), x[0, k], cdf) for s in (1, -1))
+                want = float((up - down) / (2 * h))
+            assert slope[0, k] == pytest.approx(want, rel=1e-11, abs=1e-200)
+
+
+def nll(mean, log_var, x, cdf):
+    """-log P of x's bin in mpmath numbers, from the tail that is small."""
+    F, std = {"exact": mpmath.ncdf, "tanh": tanh_cdf}[cdf], mpmath.exp(log_var / 2)
+    low, high = (mpmath.mpf(x) - mpmath.mpf(1) / 255 - mean) / std, (mpmath.mpf(x) + mpmath.mpf(1) / 255 - mean) / std
+    if abs(x) == 1:
+        return -mpmath.log(F(-low) if x > 0 else F(high))
+    return -mpmath.log(F(high) - F(low) if low + high < 0 else F(-low) - F(-high))
 
 
 @pytest.mark.parametrize("dtype, allowed", [(np.float64, 999 * 4e-16), (np.float32, 999 * 2e-7)])

@@ -66,6 +66,10 @@ BAD = [
     ("pseudo_huber", (floats(2, 3), floats(2, 3), floats(2, 1)), {}, ["(2, 3), (2, 3), (2, 1)", "(n,)"]),
     ("pseudo_huber", (floats(2, 3), floats(2, 3), floats(2)), {"c": 0.0}, ["c is 0.0", "> 0"]),
     ("pseudo_huber", (floats(2, 3), floats(2, 3), floats(2)), {"c": float("nan")}, ["c is nan", "> 0"]),
+    ("gaussian_kl", (floats(2, 3), floats(2, 3), floats(2, 3), floats(2)), {}, ["q_log_var", "(2,)", "one shape"]),
+    ("gaussian_kl", (floats(2, 3), floats(2, 1), floats(2, 3), floats(2, 3)), {}, ["log_var", "(2, 1)", "one shape"]),
+    ("binned_normal", (floats(2, 3), floats(1, 3), floats(2, 3)), {}, ["log_var", "(1, 3)", "one shape"]),
+    ("binned_normal", (floats(2, 3), floats(2, 3), floats(2, 3)), {"cdf": "erf"}, ["'erf'", "exact, tanh"]),
 ]
 
 
