@@ -12,10 +12,14 @@ def in_batches(denoiser, rows):
         if len(x) <= rows:
             return denoiser(x, level)
         slices = [slice(i, i + rows) for i in range(0, len(x), rows)]
-        parts = [denoiser(x[rows_], level.rows(rows_)) for rows_ in slices]
+        points = [x[rows_] for rows_ in slices]
+        parts = [denoiser(point, level.rows(rows_)) for point, rows_ in zip(points, slices)]
         kinds = {part.kind for part in parts}
         if len(kinds) != 1:
             raise ValueError(f"in_batches: the denoiser returned predictions of kinds {sorted(kinds)}, wanted one kind")
-        return Prediction(parts[0].kind, backend.of(x=x).concatenate([part.value for part in parts]), x, level)
+        xp = backend.of(x=x)
+        if any(part.x is not point for part, point in zip(parts, points)):       # a map may answer for another point
+            x = xp.concatenate([part.x for part in parts])
+        return Prediction(parts[0].kind, xp.concatenate([part.value for part in parts]), x, level)
 
     return batched
