@@ -4,7 +4,8 @@ A docstring that states a formula ends the line with where it comes from, as in 
 `[GN eq. 1, 2]`, `[EDM alg. 1]`, `[CM sec. C]`, `[EDM table 1]`, or `[PHILOX]` for a paper as a whole.
 papers/KEY.toml names the paper with its arXiv version and lists its equations: tag, says, tex, status
 ("implemented" or "cited"), tests, departs and verified. Where an equation is implemented is read
-from the docstrings, so that it cannot go stale.
+from the docstrings, so that it cannot go stale. Where two papers, or a paper and its own code, say
+different things, `disagrees` tells how, and `disagreement_tests` show the difference in numbers.
 
     python -m refdiff.papers            # write papers/INDEX.md
     python -m refdiff.papers --check    # verify it, and all of the above
@@ -20,9 +21,11 @@ try:
 except ImportError:                                # Python 3.10
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent      # the checkout: papers/ and tests/ are not installed
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent                              # a checkout: tests/ are not installed, papers/ as refdiff/equations
 STATUSES = ("implemented", "cited")
-FIELDS = {"tag": str, "says": str, "tex": str, "status": str, "tests": list, "departs": str, "verified": bool}
+FIELDS = {"tag": str, "says": str, "tex": str, "status": str, "tests": list, "departs": str, "verified": bool,
+          "disagrees": str, "disagreement_tests": list}
 
 _BRACKET = re.compile(r"\[([A-Z][A-Z0-9]*)(?: ([^\[\]]*))?\]")
 _KIND = re.compile(r"(?:eq|alg|sec|table)\b")
@@ -40,6 +43,8 @@ class Equation:
     tests: list = field(default_factory=list)
     departs: str = ""
     verified: bool = True
+    disagrees: str = ""
+    disagreement_tests: list = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,20 @@ class Paper:
 
 
 # ---- reading
+
+def folder():
+    """Where the papers' files are: refdiff/equations where the package is installed, papers/ in a checkout."""
+    for path in (PACKAGE / "equations", ROOT / "papers"):
+        if any(path.glob("*.toml")):
+            return path
+    raise FileNotFoundError(f"papers: no KEY.toml in {PACKAGE / 'equations'} or {ROOT / 'papers'}; "
+                            "install refdiff anew, or run it in a checkout of the repository")
+
+
+def every():
+    """All the papers, in the order of their keys, installed or in a checkout."""
+    return [load(path) for path in sorted(folder().glob("*.toml"))]
+
 
 def load(path):
     """The paper that one file papers/KEY.toml describes. Raises ValueError: file, entry, got, wanted."""
@@ -81,7 +100,7 @@ def load(path):
             raise ValueError(f"{here}: status is {row['status']!r}, wanted one of {', '.join(STATUSES)}")
         if row["tag"] != "paper" and expand(row["tag"]) != [row["tag"]]:
             raise ValueError(f"{here}: wanted one tag, as in 'eq. 4', 'alg. 2', 'sec. B.6', 'table 1' or 'paper'")
-        for name in ("says", "tex", "departs"):
+        for name in ("says", "tex", "departs", "disagrees"):
             if "|" in row.get(name, ""):
                 raise ValueError(f"{here}: {name} holds a bar, which ends a table cell; "
                                  "write \\mid, \\lvert or \\lVert")
@@ -190,7 +209,12 @@ def check(root=ROOT):
     for paper in papers:
         for e in paper.equations:
             here = f"{paper.key}.toml {e.tag}"
-            problems += [f"{here}: test {t} does not exist" for t in e.tests if not has_test(root, t)]
+            problems += [f"{here}: test {t} does not exist" for t in e.tests + e.disagreement_tests
+                         if not has_test(root, t)]
+            if e.disagreement_tests and not e.disagrees:
+                problems.append(f"{here}: names disagreement_tests, but not in disagrees what they show")
+            if e.disagrees and e.status == "implemented" and not e.disagreement_tests:
+                problems.append(f"{here}: says that sources disagree, but names no disagreement_tests that show it")
             if e.status == "implemented" and (paper.key, e.tag) not in where:
                 problems.append(f"{here}: called implemented, but no docstring carries [{paper.key} {e.tag}]")
             if e.status == "implemented" and not e.tests:
@@ -199,6 +223,10 @@ def check(root=ROOT):
 
 
 # ---- the index
+
+def _links(tests):
+    return [f"[{t.split('::')[-1]}](../{t.partition('::')[0]})" for t in tests]
+
 
 def index(papers, where):
     """papers/INDEX.md: per paper its version, its symbols against ours, and a row per equation."""
@@ -218,9 +246,13 @@ def index(papers, where):
         for e in paper.equations:
             tag = e.tag + ("" if e.verified else " (?)")
             places = [f"[{p}](../refdiff/{p.partition(':')[0]})" for p in where.get((paper.key, e.tag), ())]
-            tests = [f"[{t.split('::')[-1]}](../{t.partition('::')[0]})" for t in e.tests]
-            cells = (tag, f"{e.says}: ${e.tex}$", "<br>".join(places) or "cited", "<br>".join(tests), e.departs)
+            cells = (tag, f"{e.says}: ${e.tex}$", "<br>".join(places) or "cited", "<br>".join(_links(e.tests)),
+                     e.departs)
             lines.append("| " + " | ".join(cells) + " |")
+        disputed = [e for e in paper.equations if e.disagrees]
+        if disputed:
+            lines += ["", "Where sources disagree:", ""]
+            lines += [" ".join([f"- {e.tag}: {e.disagrees}"] + _links(e.disagreement_tests)) for e in disputed]
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,8 @@ tex = 'e^{-h^2 x^2}'
 status = "implemented"
 tests = ["tests/test_gauss.py::test_density"]
 departs = "unnormalised"
+disagrees = "the tails of Laplace are heavier"
+disagreement_tests = ["tests/test_gauss.py::test_tails"]
 
 [[equation]]
 tag = "sec. 2.1"
@@ -33,7 +35,7 @@ class Normal:
     def density(self, x):
         """e^(-h^2 x^2). [GAUSS eq. 4]"""
 '''
-TEST = "def test_density():\n    assert True\n"
+TEST = "def test_density():\n    assert True\n\n\ndef test_tails():\n    assert True\n"
 
 
 @pytest.fixture
@@ -67,6 +69,26 @@ def test_the_index_is_up_to_date():
     found, where, _ = papers.check()
     index = (papers.ROOT / "papers" / "INDEX.md").read_text(encoding="utf-8")
     assert index == papers.index(found, where), "run python -m refdiff.papers"
+
+
+# ---- where the files are
+
+def test_the_papers_are_found_in_a_checkout_and_where_the_package_is_installed(checkout, monkeypatch):
+    root = checkout()
+    monkeypatch.setattr(papers, "ROOT", root)
+    monkeypatch.setattr(papers, "PACKAGE", root / "refdiff")
+    assert papers.folder() == root / "papers"
+    (root / "refdiff" / "equations").mkdir()
+    (root / "papers" / "GAUSS.toml").rename(root / "refdiff" / "equations" / "GAUSS.toml")
+    assert papers.folder() == root / "refdiff" / "equations"
+    assert [paper.key for paper in papers.every()] == ["GAUSS"]
+
+
+def test_no_papers_anywhere_is_an_error_that_says_where_they_were_sought(tmp_path, monkeypatch):
+    monkeypatch.setattr(papers, "ROOT", tmp_path)
+    monkeypatch.setattr(papers, "PACKAGE", tmp_path / "refdiff")
+    with pytest.raises(FileNotFoundError, match="equations.*papers.*install refdiff anew"):
+        papers.folder()
 
 
 # ---- the checker
@@ -113,6 +135,36 @@ def test_a_test_that_does_not_exist_is_refused(checkout, name):
     assert f"test {name} does not exist" in the_problem(root)
 
 
+def test_a_disagreement_and_what_shows_it_stand_below_the_papers_table(checkout):
+    root = checkout()
+    assert papers.main([], root) == 0
+    index = (root / "papers" / "INDEX.md").read_text(encoding="utf-8")
+    assert "- eq. 4: the tails of Laplace are heavier [test_tails](../tests/test_gauss.py)" in index.splitlines()
+
+
+def test_a_disagreement_that_no_test_shows_is_refused(checkout):
+    silent = TOML.replace('disagreement_tests = ["tests/test_gauss.py::test_tails"]\n', "")
+    root = checkout(**{"papers/GAUSS.toml": silent})
+    assert "eq. 4: says that sources disagree, but names no disagreement_tests" in the_problem(root)
+
+
+def test_a_disagreement_of_a_cited_equation_needs_no_test(checkout):
+    told = TOML.replace("tex = 'h'", "tex = 'h'\ndisagrees = \"some call it accuracy\"")
+    _, _, problems = papers.check(checkout(**{"papers/GAUSS.toml": told}))
+    assert problems == []
+
+
+def test_a_disagreements_test_that_does_not_exist_is_refused(checkout):
+    root = checkout(**{"papers/GAUSS.toml": TOML.replace("::test_tails", "::test_heads")})
+    assert "test tests/test_gauss.py::test_heads does not exist" in the_problem(root)
+
+
+def test_a_disagreements_test_without_the_disagreement_is_refused(checkout):
+    mute = TOML.replace('disagrees = "the tails of Laplace are heavier"\n', "")
+    root = checkout(**{"papers/GAUSS.toml": mute})
+    assert "eq. 4: names disagreement_tests, but not in disagrees what they show" in the_problem(root)
+
+
 def test_an_index_that_is_out_of_date_fails_the_check(checkout, capsys):
     root = checkout()
     assert papers.main([], root) == 0
@@ -127,6 +179,8 @@ def test_an_index_that_is_out_of_date_fails_the_check(checkout, capsys):
     ('tag = "sec. 2.1"', 'tag = "eq. 5, 6"', "wanted one tag"),
     ("tex = 'h'", "tex = '|h|'", "tex holds a bar"),
     ('departs = "unnormalised"', 'departs = "|h| for h"', "departs holds a bar"),
+    ('"the tails of Laplace are heavier"', '"Laplace has |x|"', "disagrees holds a bar"),
+    ('disagrees = "the tails of Laplace are heavier"', "disagrees = true", "field disagrees = True"),
     ("tex = 'h'", "text = 'h'", "field text = 'h'"),
     ('authors = "Gauss"', "", "authors is None"),
     ("[symbols]", "[symbols", "not TOML"),
