@@ -10,6 +10,7 @@ import click
 from tqdm import tqdm
 
 from . import __version__, backend, data, figures, files
+from . import claims as settling
 from . import verify as verifying
 from .checkpoint import is_ours, load_checkpoint
 from .config import options
@@ -225,6 +226,21 @@ def evaluate(samples, source, labels, heldout, seed, target):
 def info(file):
     """What is in FILE: a checkpoint, samples or data (HDF5, .npy, .npz, IDX or a folder of pictures)."""
     click.echo("\n".join(describe(file)))
+
+
+@command
+@click.argument("number", nargs=-1, type=int)
+@click.option("--markdown", help="Write the page of them to this file.")
+def claims(number, markdown):
+    """Settle what popular explanations say by measuring: claim NUMBER, or all of them, in about a minute."""
+    if markdown:
+        check_writable(markdown)
+    settled = []
+    for one in number or sorted(settling.CLAIMS):
+        settled.append(settling.settle(one))
+        click.echo("\n".join(settling.lines(settled[-1])) + "\n")
+    if markdown:
+        files.write(markdown, settling.markdown(settled))
 
 
 @command

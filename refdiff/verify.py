@@ -221,7 +221,7 @@ def mathml(tex):
     except ImportError as error:
         raise ValueError("verify: --html typesets with latex2mathml, which is not installed; "
                          "pip install -e '.[test]'") from error
-    return convert(tex)
+    return convert(tex, display="block")
 
 
 def page(rows, problems):

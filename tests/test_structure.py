@@ -34,7 +34,7 @@ FLOORS = (
     "sample evaluate report info",
     "demo",
     "papers",
-    "verify",
+    "verify claims",
     "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
@@ -150,20 +150,21 @@ def unpackaged(house):
     """Folders with modules that setup.cfg does not list, and listed ones that are not there."""
     settings = configparser.ConfigParser()
     settings.read(house.root / "setup.cfg")
-    listed = set(settings["options"]["packages"].split()) - {f"{PACKAGE}.assets"}
+    listed = set(settings["options"]["packages"].split()) - {f"{PACKAGE}.assets", f"{PACKAGE}.equations"}
     there = {".".join(path.parent.relative_to(house.root).parts) for path in house.files}
     return [f"{name}: a folder that setup.cfg does not list under packages" for name in sorted(there - listed)] + \
            [f"{name}: setup.cfg lists it, but it holds no module" for name in sorted(listed - there)]
 
 
 def left_out_of_the_wheel(house):
-    """Files beside the modules, and the data files, that no pattern of setup.cfg's package_data takes along."""
+    """Files beside the modules, data files and papers that no pattern of setup.cfg's package_data takes along."""
     settings = configparser.ConfigParser()
     settings.read(house.root / "setup.cfg")
     patterns = settings["options.package_data"] if settings.has_section("options.package_data") else {}
     needed = {PACKAGE: (house.root / PACKAGE, [p for p in (house.root / PACKAGE).rglob("*") if p.is_file()
                                                and p.suffix != ".py" and "__pycache__" not in p.parts]),
-              f"{PACKAGE}.assets": (house.root / "data", list((house.root / "data").glob("*.h5")))}
+              f"{PACKAGE}.assets": (house.root / "data", list((house.root / "data").glob("*.h5"))),
+              f"{PACKAGE}.equations": (house.root / "papers", list((house.root / "papers").glob("*.toml")))}
     taken = {path for package, (folder, _) in needed.items() for pattern in patterns.get(package, "").split(",")
              if pattern.strip() for path in folder.glob(pattern.strip())}
     return [f"{path.relative_to(house.root)}: no pattern of setup.cfg's package_data takes it into the wheel"
@@ -252,6 +253,7 @@ PLANTED = [
     (unpackaged, "models/unet.py", "", "refdiff.models: a folder that setup.cfg does not list"),
     (left_out_of_the_wheel, "templates/page.html", "<p>", "refdiff/templates/page.html: no pattern"),
     (left_out_of_the_wheel, "../data/digits.h5", "", "data/digits.h5: no pattern"),
+    (left_out_of_the_wheel, "../papers/DDPM.toml", "", "papers/DDPM.toml: no pattern"),
 ]
 
 
