@@ -27,14 +27,15 @@ FLOORS = (
     "nn samplers guidance",
     "models",
     "tangent",
-    "denoiser",
+    "denoiser classifier",
     "losses optim metrics readers data checkpoint",
     "fit",
     "train distill",
-    "sample evaluate report info",
+    "sample evaluate report info likelihood",
     "demo",
     "papers",
     "verify claims",
+    "orders",
     "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
