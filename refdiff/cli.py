@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from . import __version__, backend, data, figures, files
 from . import claims as settling
+from . import orders as ordering
 from . import verify as verifying
 from .checkpoint import is_ours, load_checkpoint
 from .config import options
@@ -21,12 +22,15 @@ from .evaluate import Reference
 from .files import check_writable
 from .fit import TrainConfig, TrainingDiverged
 from .info import describe
+from .likelihood import TRACES, likelihood as measure_likelihood
 from .models import NetworkOptions, suggest
+from .process.likelihood import NotConverged
 from .sample import sample as draw_samples
 from .samplers import SAMPLERS
 from .train import train as run_training
 
-REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged, FloatingPointError)
+REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged, FloatingPointError,
+            NotConverged)
 
 
 class Refused(click.ClickException):
@@ -152,12 +156,14 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 @click.option("--seed", type=click.IntRange(0, 2 ** 63 - 1), default=0, show_default=True, help=(
     "Of every random number."))
 @click.option("--eta", type=click.FloatRange(0, 1), help="Noise of ddim, 1 is ddpm's.  [default: 0]")
+@click.option("--option", "others", multiple=True, metavar="NAME=VALUE", help=(
+    "An option of the sampler's own, such as order=3; the docstring of refdiff.samplers.NAME lists them."))
 @click.option("--sigmas", help=(
     "Noise levels of consistency sampling, falling, such as 20,0.8; in place of --steps.  [default: by --steps]"))
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
     "Parts of a batch side by side; 0: one per core."))
 @click.option("--out", required=True, help="A .png (a sheet of images), .npy or .h5 file.")
-def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads, out):
+def sample(checkpoint, sampler, steps, count, label, seed, eta, others, sigmas, threads, out):
     """Draw images from CHECKPOINT, which train or distill wrote."""
     writers = {".png": lambda images, labels: figures.save_images(out, images),
                ".npy": lambda images, labels: data.save_npy(out, images),
@@ -181,9 +187,23 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, sigmas, threads,
     steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
     levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
     images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas,
-                                  **({} if eta is None else {"eta": eta}))
+                                  **parse_options(others), **({} if eta is None else {"eta": eta}))
     write(images, labels if labels is not None and (labels < len(classes)).all() else None)
     click.echo(f"{out}: {count} images by {sampler} in {steps} steps")
+
+
+def parse_options(pairs):
+    """("order=3", "rule=leading") -> {"order": 3, "rule": "leading"}: numbers, true, false and null as in JSON."""
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier() or name in options or name == "eta":
+            raise ValueError(f"sample: --option is {pair!r}, wanted NAME=VALUE, each name once, and --eta for eta")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
 
 
 def parse_sigmas(text, sampler):
@@ -222,10 +242,66 @@ def evaluate(samples, source, labels, heldout, seed, target):
 
 
 @command
+@click.argument("checkpoint")
+@data_option
+@click.option("--labels", help="File of labels, where the images' file has none.")
+@click.option("--split", type=click.Choice(("train", "heldout", "all")), help=(
+    "Which images of a file that has a split.  [default: heldout of the embedded digits, all of others]"))
+@click.option("--count", type=click.IntRange(1), help="Number of images, drawn by --seed.  [default: 100, or all]")
+@click.option("--trace", type=click.Choice(TRACES), default="hutchinson", show_default=True, help=(
+    "exact: a product per pixel; hutchinson: --probes of them, random, right in the mean."))
+@click.option("--probes", type=click.IntRange(1), help="Random products per image and evaluation.  [default: 1]")
+@click.option("--rtol", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-3, show_default=True,
+              help="Relative error per step of the first solve; the second, which is reported, has a tenth.")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True), default=0.01, show_default=True, help=(
+    "Bits/dim by which the two solves may differ in any image; else there is no figure."))
+@click.option("--seed", type=click.IntRange(0, 2 ** 63 - 1), default=0, show_default=True, help=(
+    "Of the images, of their dequantisation and of the probes."))
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
+    "Parts of a batch side by side; 0: one per core."))
+@click.option("--json", "target", help="Write the figures to this file too.")
+def likelihood(checkpoint, source, labels, split, count, trace, probes, rtol, tolerance, seed, threads, target):
+    """Bits per dimension of images under CHECKPOINT, by its probability-flow ODE; no figure unless it converged."""
+    if target:
+        check_writable(target)
+    if probes is not None and trace == "exact":
+        raise ValueError(f"likelihood: --probes {probes} belongs to --trace hutchinson; leave it away")
+    loaded = load_checkpoint(checkpoint, ("training", "distillation"))
+    dataset = (load_data(source, labels, split or "heldout") if source == "digits"
+               else data.load(source, labels, split or "all"))
+    results = measure_likelihood(loaded, dataset, min(100, len(dataset)) if count is None else count, trace,
+                                 probes or 1, seed, rtol, tolerance, threads=threads)
+    text = json.dumps(results, indent=2)
+    if target:
+        files.write(target, text + "\n")
+    click.echo(text)
+
+
+@command
 @click.argument("file")
 def info(file):
     """What is in FILE: a checkpoint, samples or data (HDF5, .npy, .npz, IDX or a folder of pictures)."""
     click.echo("\n".join(describe(file)))
+
+
+@command
+@click.option("--plot", help="Draw error against steps to this .png.")
+@click.option("--markdown", help="Write the table to this file.")
+def orders(plot, markdown):
+    """Compare the order of convergence that every solver claims with the observed one."""
+    for target in filter(None, (plot, markdown)):
+        check_writable(target)
+    with tqdm(total=len(ordering.CLAIMS) * len(ordering.GRIDS), unit=" claims", leave=False, disable=None) as bar:
+        found = ordering.measure(bar.update)
+    if plot:
+        ordering.plot(plot, found)
+    if markdown:
+        files.write(markdown, ordering.markdown(found, Path(plot).name if plot else "orders.png"))
+    click.echo("\n".join(ordering.table(found)))
+    failed = sum(not ordering.holds(one) for one in found)
+    click.echo(f"{len(found) - failed} of {len(found)} observed orders are within {ordering.TOLERANCE} of the claim")
+    if failed:
+        raise SystemExit(1)
 
 
 @command

@@ -198,6 +198,33 @@ def cost_chart(path, points, lines, ylabel):
     return _finish(path, _render(fig))
 
 
+@matplotlib.rc_context(STYLE)
+def slope_panels(path, panels, xlabel, ylabel, columns=3):
+    """Small charts of errors that fall as powers, both axes logarithmic and common to all, one per entry of panels.
+
+    panels: {title: [(label, xs, ys, power), ...]}. Beside each line runs a dashed one of slope -power through its last
+    point: what the line should be parallel to.
+    """
+    count = -(-len(panels) // columns)
+    fig = _figure(9.6, 2.9 * count + .3)
+    axes = fig.subplots(count, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, (title, lines) in zip(axes, panels.items()):
+        ax.set(xscale="log", yscale="log", title=title)
+        for i, (label, xs, ys, power) in enumerate(lines):
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+            ax.plot(xs, [ys[-1] * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
+            ax.plot(xs, ys, color=colour, marker=marker, ms=4.5, lw=1.2, label=label, zorder=3,
+                    mfc="white" if i >= len(COLOURS) else colour, ls="-" if i < len(COLOURS) else ":")
+        ax.legend(fontsize=7, loc="lower left", handlelength=1.8, labelspacing=.25, borderpad=.2)
+        ax.set_xticks(lines[0][1], [str(x) for x in lines[0][1]])
+        ax.xaxis.set_minor_locator(NullLocator())
+    for ax in axes[len(panels):]:
+        ax.set_axis_off()
+    fig.supxlabel(xlabel, fontsize=10)
+    fig.supylabel(ylabel, fontsize=10)
+    return _finish(path, _render(fig))
+
+
 def _figure(width, height, dpi=DPI):
     fig = Figure((width, height), dpi=dpi)
     FigureCanvasAgg(fig)

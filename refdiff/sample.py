@@ -2,6 +2,7 @@
 
     images = sample(checkpoint, "heun", steps=18, count=100, label=7, seed=0)
 """
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,16 @@ def make_grid(sampling, steps):
     return grids.discrete(sampling.denoiser.schedule, steps, "trailing")
 
 
+def check_options(sampler, options):
+    """Refuse an option that a sampler has not: its own come after (denoiser, grid, x), and noise is not asked for."""
+    signature = inspect.signature(SAMPLERS[sampler])
+    try:
+        signature.bind(None, None, None, **options)
+    except TypeError as error:
+        own = [name for name in list(signature.parameters)[3:] if name != "noise"]
+        raise ValueError(f"sample: {sampler}: {error}, wanted one of its options: {', '.join(own) or 'none'}") from None
+
+
 def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, **options):
     """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64."""
     if sampler not in SAMPLERS:
@@ -89,9 +100,10 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
                              "student has seen; start there or lower")
         return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
                                  noise_from(key, z))
+    check_options(sampler, options)
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
-    if sampler == "ddpm" or options.get("eta"):
+    if "noise" in inspect.signature(SAMPLERS[sampler]).parameters:
         options["noise"] = noise_from(key, z)
     return SAMPLERS[sampler](sampling.bind(labels, workers), grid, start * z, **options)
 

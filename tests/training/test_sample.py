@@ -52,3 +52,11 @@ def test_the_levels_of_the_consistency_sampler_are_the_named_ones():
     others = room.consistency_sigmas(3, 80.0)
     assert len(others) == 3 and others[0] == pytest.approx(80) and others[-1] == pytest.approx(0.3)
     assert others[1] ** 2 == pytest.approx(others[0] * others[2])
+
+
+def test_an_option_that_the_sampler_has_not_is_refused_by_name():
+    with pytest.raises(ValueError, match="heun: .*'order'.*wanted one of its options"):
+        room.check_options("heun", {"order": 3})
+    with pytest.raises(ValueError, match="ddim: .*'order'.*eta"):
+        room.check_options("ddim", {"order": 3})
+    room.check_options("ddim", {"eta": .5})

@@ -1,0 +1,61 @@
+"""`refdiff orders`: the order of convergence that every solver claims against the observed one, as table and plot.
+
+What is claimed, and how it is observed on exact worlds, is in samplers/orders.py.
+"""
+from . import figures
+from .samplers.orders import CLAIMS, GRIDS, observe
+from .verify import columns
+
+TOLERANCE = 0.15
+
+
+def measure(tick=lambda: None):
+    """Every claim observed on every grid: a list of Observed. tick() is called after each."""
+    found = []
+    for claim in CLAIMS:
+        for grid in GRIDS:
+            found.append(observe(claim, grid))
+            tick()
+    return found
+
+
+def holds(observed):
+    """Whether the observed order lies within TOLERANCE of the claimed one."""
+    return abs(observed.order - observed.claim.order) < TOLERANCE
+
+
+HEAD = ("solver", "grid", "claimed", "observed", "", "from N", "error, fewest steps", "error, most steps")
+
+
+def rows(found):
+    """One row of cells per observation, as HEAD names them."""
+    return [(o.claim.name, o.grid, f"{o.claim.order:g}", f"{o.order:.2f}", "holds" if holds(o) else "FAILS",
+             str(o.claim.since), f"{o.errors[0]:.1e} ({o.counts[0]})", f"{o.errors[-1]:.1e} ({o.counts[-1]})")
+            for o in found]
+
+
+def table(found):
+    """The rows as lines of text."""
+    return columns([HEAD, *rows(found)])
+
+
+def markdown(found, picture="orders.png"):
+    """The same as a page, with the plot beside it."""
+    return "\n".join([
+        "# Every solver's order, observed", "",
+        f"Written by `refdiff orders --markdown papers/ORDERS.md --plot papers/{picture}`. Errors are measured against",
+        "the exact flow (stochastic samplers: against the exact law) at the end of N steps; the observed order is the",
+        "least-squares slope of log error against log N, and holds if it lies within "
+        f"{TOLERANCE} of the claim. The docstring of each solver says what its order needs.", "",
+        f"![error against steps]({picture})", "",
+        "| " + " | ".join(HEAD) + " |", "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        *("| " + " | ".join(row) + " |" for row in rows(found)), ""])
+
+
+def plot(path, found):
+    """Error against steps, one panel per solver family, a line per claim, with the claimed slope beside it."""
+    panels = {}
+    for o in found:
+        if o.grid == next(iter(GRIDS)):
+            panels.setdefault(o.claim.sampler.__name__, []).append((o.claim.name, o.counts, o.errors, o.claim.order))
+    return figures.slope_panels(path, panels, "steps N", "error")
