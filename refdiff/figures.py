@@ -202,8 +202,8 @@ def cost_chart(path, points, lines, ylabel):
 def slope_panels(path, panels, xlabel, ylabel, columns=3):
     """Small charts of errors that fall as powers, both axes logarithmic and common to all, one per entry of panels.
 
-    panels: {title: [(label, xs, ys, power), ...]}. Beside each line runs a dashed one of slope -power through its last
-    point: what the line should be parallel to.
+    panels: {title: [(label, xs, ys, power), ...]}. Below each line runs a dashed one of slope -power: what the line should
+    be parallel to.
     """
     count = -(-len(panels) // columns)
     fig = _figure(9.6, 2.9 * count + .3)
@@ -212,12 +212,13 @@ def slope_panels(path, panels, xlabel, ylabel, columns=3):
         ax.set(xscale="log", yscale="log", title=title)
         for i, (label, xs, ys, power) in enumerate(lines):
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            ax.plot(xs, [ys[-1] * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
+            ax.plot(xs, [ys[-1] / 2 * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
             ax.plot(xs, ys, color=colour, marker=marker, ms=4.5, lw=1.2, label=label, zorder=3,
                     mfc="white" if i >= len(COLOURS) else colour, ls="-" if i < len(COLOURS) else ":")
         ax.legend(fontsize=7, loc="lower left", handlelength=1.8, labelspacing=.25, borderpad=.2)
         ax.set_xticks(lines[0][1], [str(x) for x in lines[0][1]])
         ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
     for ax in axes[len(panels):]:
         ax.set_axis_off()
     fig.supxlabel(xlabel, fontsize=10)
