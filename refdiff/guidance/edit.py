@@ -32,7 +32,7 @@ def strength_steps(grid, strength):
 
 
 def sdedit(sampler, denoiser, grid, x0, strength, start, **options):
-    """x_t = alpha_t x0 + sigma_t start, then the sampler from that same level t down (Meng et al. 2022).
+    """x_t = alpha_t x0 + sigma_t start, then the sampler from that same level t down. [SDEDIT sec. 3]
 
     t is where round(strength S) of the grid's S steps remain. x0 is the guide; start, like x0, standard normal and
     independent of the sampler's noise; options go to sampler(denoiser, grid, x, ...). Yields the sampler's states.
@@ -50,7 +50,7 @@ def jumps(steps, length=1, resamples=1):
     """The levels that RePaint visits, as indices of a grid of S = steps steps: [0, 1, .., S] with walks back.
 
     When 1, 1 + length, 1 + 2 length, .. steps remain, up to S - length, it walks back `length` levels and comes down
-    again, resamples - 1 times each. length = 1 repeats every step but the last `resamples` times.
+    again, resamples - 1 times each. length = 1 repeats every step but the last `resamples` times. [REPAINT alg. 1]
     """
     for name, value, most in (("length", length, steps), ("resamples", resamples, np.inf)):
         if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
@@ -69,7 +69,7 @@ def jumps(steps, length=1, resamples=1):
 
 
 def inpaint(denoiser, grid, x, known, mask, eta=1.0, resamples=1, length=1, noise=None):
-    """Where mask is True, x_s = alpha_s known + sigma_s z; elsewhere DDIM's step with eta.
+    """Where mask is True, x_s = alpha_s known + sigma_s z; elsewhere DDIM's step with eta. [REPAINT alg. 1]
 
     The known part has the noise of the level s after the step, which is the unknown part's. known: like x, clean; mask:
     booleans that broadcast to x. resamples = 1 is replacement: the known part never learns of the unknown, so the

@@ -45,11 +45,11 @@ def beyond(good, bad, w, x, level):
 
 
 def cfg(conditional, unconditional, *, scale=None, w=None, rescale=0.0, kind="v"):
-    """(1 + w) c - w u, or u + scale (c - u): classifier-free guidance of two denoisers.
+    """(1 + w) c - w u, or u + scale (c - u): classifier-free guidance of two denoisers. [CFG eq. 6]
 
     For a negative condition, `unconditional` is the denoiser of the negative prompt. Without guidance (w = 0,
     scale = 1) only the conditional is evaluated. rescale = phi in 0..1 brings the standard deviation of each row of the
-    guided prediction g, over all its entries, back to the conditional's (Lin et al. 2023, sec. 3.4):
+    guided prediction g, over all its entries, back to the conditional's: [ZTSNR sec. 3.4]
 
         phi std(c)/std(g) g + (1 - phi) g
 
@@ -86,7 +86,7 @@ def cfg_labels(labelled, labels, null, *, scale=None, w=None, rescale=0.0, kind=
 
 
 def autoguidance(good, bad, *, scale):
-    """bad + scale (good - bad): away from a worse version of the same denoiser (Karras et al. 2024, their w is scale).
+    """bad + scale (good - bad): away from a worse version of the same denoiser. [AUTO sec. 4; there w]
 
     `bad` sees the same condition: it is smaller, less trained, or both. scale = 1 is `good` alone.
     """
@@ -125,7 +125,7 @@ def rescaled(guided, conditional, phi):
 
 
 def interval(inside, outside, *, sigma=None, lam=None):
-    """One denoiser at some noise levels, another at all others: guidance in an interval (Kynkaanniemi et al. 2024).
+    """One denoiser at some noise levels, another at all others: guidance in an interval. [INTERVAL sec. 3]
 
     sigma = (low, high): `inside` where low < sigma/alpha <= high. lam = (low, high): where low <= lambda < high,
     lambda = log(alpha/sigma); lam = (-log(b), -log(a)) is sigma = (a, b). inf is an end, too. Exactly one of the two.

@@ -30,7 +30,7 @@ def _gradient(name, gradient, x, level):
 
 
 def classifier(denoiser, gradient, scale=1.0):
-    """eps - scale sigma_t grad log p(y | x_t): a denoiser guided by a classifier, for any sampler.
+    """eps - scale sigma_t grad log p(y | x_t): a denoiser guided by a classifier, for any sampler. [ADM alg. 2]
 
     Exact at scale = 1 on an unconditional denoiser; scale > 1 sharpens p(y | x) to p(y | x)^scale, at each level.
     The same as cfg(scale=scale) where the classifier is p(x | y) p(y)/p(x) of the two denoisers.
@@ -46,7 +46,7 @@ def classifier(denoiser, gradient, scale=1.0):
 
 
 def mean_shift(denoiser, gradient, grid, x, scale=1.0, variance="small", noise=None):
-    """x_s = E[x_s | x_t, x0hat] + scale variance grad log p(y | x_t) + sqrt(variance) z; z = 0 last.
+    """x_s = E[x_s | x_t, x0hat] + scale variance grad log p(y | x_t) + sqrt(variance) z; z = 0 last. [ADM alg. 1]
 
     DDPM's ancestral step with its mean shifted; variance "small" or "large" as there. The gradient is taken at x_t.
     On a deterministic sampler there is no variance to shift by: use `classifier`. Yields a State per step, whose

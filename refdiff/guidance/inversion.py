@@ -7,7 +7,7 @@ from .free import number
 
 
 def invert(denoiser, grid, x, iterations=1, at="there", tolerance=None):
-    """The noise at grid.level(0) whose DDIM samples (eta = 0, on this grid) end on x, at grid.level(S).
+    """The noise at grid.level(0) whose DDIM samples (eta = 0, on this grid) end on x, at grid.level(S). [DDIM eq. 14]
 
     DDIM's step down from t to s is undone by x_t = (alpha_t/alpha_s) x_s + (sigma_t - alpha_t sigma_s/alpha_s) eps,
     with eps the one of the step down, eps(x_t, t), which is not known before x_t is:

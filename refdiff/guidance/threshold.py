@@ -18,13 +18,15 @@ EPS = ("derived", "kept")
 
 
 def static(denoiser, limit=1.0, eps="derived"):
-    """x0 clipped to -limit..limit, for data in that range. Raises ValueError unless limit > 0."""
+    """x0 clipped to -limit..limit, for data in that range. [DYNTHR sec. 2.3]
+
+    Raises ValueError unless limit > 0."""
     limit = _limit("static", limit)
     return _thresholded("static", denoiser, lambda x0: x0.clip(-limit, limit), eps)
 
 
 def dynamic(denoiser, percentile=0.995, limit=1.0, cap=None, eps="derived"):
-    """clip(x0, -s, s) limit/s, s = max(q, limit) with q a row's quantile of |x0| (Saharia et al. 2022, sec. 2.3).
+    """clip(x0, -s, s) limit/s, s = max(q, limit) with q a row's quantile of |x0|. [DYNTHR sec. 2.3]
 
     percentile in (0, 1]: 0.995 is the paper's; quantiles are interpolated linearly between the row's entries. s = limit
     is static thresholding. cap >= limit: s is at most that (implementations have one; their default, cap = limit,

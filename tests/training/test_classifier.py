@@ -86,7 +86,7 @@ def test_gradients_are_rows_of_their_own_in_x_s_dtype():
 
 
 def test_a_trained_classifier_guides_as_the_exact_one_does():
-    """600 steps of Adam: within .01 nats of the exact posterior; guided by it, 9 of 10 samples, not 2 of 5, are class 1."""
+    """600 steps of Adam: within .01 nats of the exact posterior; guided by it, 9 of 10 samples are class 1."""
     theta = NET.layout.init(Key(1), np.float64)
     adam = AdamW(lr=.01)
     state = adam.init(theta.flat)
