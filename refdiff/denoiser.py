@@ -18,13 +18,15 @@ from .parallel import slices
 from .process.level import Level, expand, ve
 from .process.parameterization import PRECONDITIONINGS, Prediction
 from .process.schedules import SCHEDULES
+from .process.weights import WEIGHTS
+from .tangent import jvp
 
 # What F should be is a x_0 + b eps: (a, b) at a variance-preserving level. EDM's "F" is in Denoiser.target.
 TARGETS = {"eps": lambda level: (0 * level.alpha, 0 * level.alpha + 1),
            "x0": lambda level: (0 * level.alpha + 1, 0 * level.alpha),
            "v": lambda level: (-level.sigma, level.alpha)}
 
-WEIGHTINGS = ("simple", "edm")
+WEIGHTINGS = tuple(WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ class Denoiser:
 
         "simple": |eps_hat - eps|^2, whatever F predicts; SNR |D - x_0|^2 [DDPM eq. 14].
         "edm": (s^2 + sigma_data^2)/(s sigma_data)^2 |D - x_0|^2, s = sigma/alpha; 1 for F [EDM table 1].
+        Any other name of process/weights.py, at its default settings, or a function of the level: the weight of
+        |eps_hat - eps|^2.
         """
         c_out = self.precondition(level)[1]
-        if weighting == "simple":
-            return level.snr * c_out ** 2
+        if callable(weighting) or weighting in WEIGHTINGS and weighting != "edm":
+            return (weighting if callable(weighting) else WEIGHTS[weighting])(level) * level.snr * c_out ** 2
         if weighting == "edm":
             return (level.ratio ** -2 + self.config.sigma_data ** -2) * c_out ** 2
         raise ValueError(f"weighting is {weighting!r}, wanted one of {', '.join(WEIGHTINGS)}")
@@ -159,6 +163,41 @@ class Denoiser:
             return Prediction("x0", c_skip * x + c_out * F, x, level)
 
         return denoise
+
+    def linearise(self, theta, labels=None, by="jvp", workers=None, rows=64):
+        """The denoiser of likelihoods, (x, level) -> (D, product): bound as by `bind`, with its derivative in x.
+
+        product(v) = (dD/dx) v = c_skip v + c_out J (c_in v) for v[n, ...], by the network's jvp; or by its backward
+        ("vjp") the transpose, product(u) = c_skip u + c_in J' (c_out u). One forward serves any number of products.
+        """
+        if by not in ("jvp", "vjp"):
+            raise ValueError(f"linearise: by is {by!r}, wanted 'jvp' or 'vjp'")
+        run = workers.map if workers else map
+        threads = workers.threads if workers else 1
+
+        def backward(network, saved, dF):
+            return network.backward(saved, dF, theta.zeros_like())
+
+        def at(x, level):
+            c_skip, c_out, c_in, _ = (expand(c, x) for c in self.precondition(level))
+            xp, dtype = backend.of(x=x), theta.flat.dtype
+            parts = slices(len(x), max(threads, -(-len(x) // rows)))
+            small = x.astype(dtype, copy=False)
+            ran = list(run(lambda row: self.evaluate(theta, small[row], level.rows(row),
+                                                     None if labels is None else labels[row]), parts))
+            before, after, derivative = (c_in, c_out, jvp) if by == "jvp" else (c_out, c_in, backward)
+
+            def joined(arrays):
+                return xp.concatenate(list(arrays)).astype(x.dtype, copy=False)
+
+            def product(v):
+                moved = (before * v).astype(dtype, copy=False)
+                return c_skip * v + after * joined(run(lambda i: derivative(self.network, ran[i][1], moved[parts[i]]),
+                                                       range(len(parts))))
+
+            return c_skip * x + c_out * joined(F for F, _ in ran), product
+
+        return at
 
 
 def restore(config):
