@@ -28,7 +28,7 @@ FLOORS = (
     "models",
     "tangent",
     "denoiser classifier",
-    "losses optim metrics readers data checkpoint",
+    "losses objectives optim metrics readers data checkpoint",
     "fit",
     "train distill",
     "sample evaluate report info likelihood",
