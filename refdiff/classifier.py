@@ -10,15 +10,12 @@ The angle theta runs from 0, clean, to pi/2, pure noise, in every family; so one
 """
 from dataclasses import dataclass
 
-import numpy as np
-
 from . import backend
 from .config import check, setting
 from .nn import init
 from .nn.layers import Linear
 from .ops import concat, cross_entropy, silu, sinusoid
 from .params import Layout
-from .process.level import expand
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,9 @@ class Classifier:
         if x.ndim != 2 or x.shape[1] != config.dim:
             raise ValueError(f"Classifier: x is {x.shape}, wanted (n, {config.dim})")
         xp = backend.of(theta=theta.flat, x=x)
-        c_in = expand(1 / np.hypot(level.alpha, level.sigma), x)
-        angle = xp.zeros(len(x)) + xp.asarray(np.arctan2(level.sigma, level.alpha))
+        alpha, sigma = (xp.zeros((len(x), 1), x.real.dtype) + a for a in level.expand(x.real))
+        c_in = (alpha ** 2 + sigma ** 2) ** -0.5
+        angle = xp.arctan2(sigma, alpha)[:, 0]
         wave, _ = sinusoid.forward(config.time_scale * angle, config.embedding, period=config.embedding_period)
         h, s_cat = concat.forward(c_in * x, wave.astype(x.dtype))
         saved = []
