@@ -7,9 +7,14 @@ All take (denoiser, grid, x, ...) but "consistency", which takes a consistency f
 from .consistency import consistency
 from .ddim import ddim
 from .ddpm import ddpm
+from .deis import deis
 from .edm import euler, heun
+from .lms import lms
+from .plms import plms
 from .state import State, noise_from, run
+from .unipc import unipc
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "consistency": consistency}
 
-__all__ = ["SAMPLERS", "State", "consistency", "ddim", "ddpm", "euler", "heun", "noise_from", "run"]
+__all__ = ["SAMPLERS", "State", "consistency", "ddim", "ddpm", "deis", "euler", "heun", "lms", "noise_from", "plms",
+           "run", "unipc"]

@@ -13,8 +13,12 @@ import numpy as np
 from ..process import families, grids
 from ..process.exact import Mixture
 from .ddim import ddim
+from .deis import deis
 from .edm import euler, heun
+from .lms import lms
+from .plms import plms
 from .state import run
+from .unipc import unipc
 
 LINE = Mixture([.3, .7], [-1., .8], [.16, .25])
 COUNTS = (64, 128, 256, 512, 1024)
@@ -68,8 +72,22 @@ def observe(claim, grid="karras", counts=COUNTS):
     return Observed(claim, grid, tuple(counts), tuple(errors), -float(np.polyfit(*np.transpose(used), 1)[0]))
 
 
+FULL = {"start": "rk4", "lower_order_final": "never"}      # what the papers' first and last steps cost is left out
+
 CLAIMS = [
     Claim("euler", euler, 1),
     Claim("ddim", ddim, 1),
     Claim("heun", heun, 2),
+    *(Claim(f"unip-{p}", unipc, p, {"order": p, "corrector": "never", **FULL}) for p in (1, 2, 3)),
+    *(Claim(f"unipc-{p}", unipc, p + 1, {"order": p, "corrector": "every", **FULL}, since)
+      for p, since in ((1, 64), (2, 64), (3, 128))),
+    Claim("unipc-2 B1", unipc, 3, {"order": 2, "B": "B1", "corrector": "every", **FULL}),
+    Claim("unipc-3 eps", unipc, 4, {"order": 3, "kind": "eps", "corrector": "every", **FULL}, 512),
+    Claim("unipc-3 with its paper's options", unipc, 2, {"order": 3}),
+    *(Claim(f"deis-{k} in t", deis, k, {"order": k, "variable": "t", "start": "rk4"}) for k in (2, 3, 4)),
+    *(Claim(f"deis-{k} in lambda", deis, k, {"order": k, "variable": "lambda", "start": "rk4"}, since)
+      for k, since in ((2, 64), (3, 256))),
+    *(Claim(f"lms-{k}", lms, k, {"order": k, "start": "rk4"}, since) for k, since in ((1, 64), (2, 64), (3, 256))),
+    Claim("plms", plms, 2, {"order": 4}),
+    Claim("plms-2", plms, 2, {"order": 2}),
 ]
