@@ -1,7 +1,7 @@
 """`refdiff verify`: the proofs of the papers' equations, run, with the digits in which both sides agree.
 
 papers/*.toml says for each equation which tests prove it; the docstrings say which functions implement it. The tests
-are run, and every comparison that they make with numpy.testing.assert_allclose is measured on the way:
+are run, and every comparison that they make with numpy.testing or pytest.approx is measured on the way:
 
     digits = -log10(max |got - wanted| / max |wanted|),  at most 17, the least over a test's comparisons
 
@@ -88,10 +88,13 @@ class Recorder:
     def measured(self, compare):
         def wrapper(actual, desired, *args, **kwargs):
             compare(actual, desired, *args, **kwargs)
-            agreed = digits(actual, desired) if self.current else None
-            if agreed is not None:
-                self.current.digits = agreed if self.current.digits is None else min(self.current.digits, agreed)
+            self.note(actual, desired)
         return wrapper
+
+    def note(self, actual, desired):
+        agreed = digits(actual, desired) if self.current else None
+        if agreed is not None:
+            self.current.digits = agreed if self.current.digits is None else min(self.current.digits, agreed)
 
     def pytest_runtest_logstart(self, nodeid, location):
         self.current = self.proof(nodeid)
@@ -109,17 +112,38 @@ class Recorder:
             self.tick()
 
 
+class Approximately:
+    """What pytest.approx returns, and the digits of every comparison with it that holds."""
+
+    __array_ufunc__ = None                          # an array on the left asks us, rather than each of its entries
+
+    def __init__(self, expected, real, recorder):
+        self.expected, self.real, self.recorder = expected, real, recorder
+
+    def __eq__(self, actual):
+        equal = self.real == actual
+        if equal and not isinstance(self.expected, dict):
+            self.recorder.note(actual, self.expected)
+        return equal
+
+    def __repr__(self):
+        return repr(self.real)
+
+
 @contextlib.contextmanager
-def _watching(recorder):
-    names = ("assert_allclose", "assert_array_equal", "assert_array_almost_equal")
-    before = {name: getattr(np.testing, name) for name in names}
+def _watching(recorder, pytest):
+    """The comparisons of numpy.testing and pytest, measured while they are made."""
+    places = [(np.testing, name, recorder.measured) for name in ("assert_allclose", "assert_array_equal")]
+    places.append((pytest, "approx", lambda approx: lambda expected, *args, **kwargs: Approximately(
+        expected, approx(expected, *args, **kwargs), recorder)))
+    before = [getattr(place, name) for place, name, _ in places]
     try:
-        for name, compare in before.items():
-            setattr(np.testing, name, recorder.measured(compare))
+        for (place, name, wrap), function in zip(places, before):
+            setattr(place, name, wrap(function))
         yield
     finally:
-        for name, compare in before.items():
-            setattr(np.testing, name, compare)
+        for (place, name, _), function in zip(places, before):
+            setattr(place, name, function)
 
 
 def run_tests(names, root, tick=lambda: None):
@@ -132,7 +156,7 @@ def run_tests(names, root, tick=lambda: None):
     recorder, before, said = Recorder(tick), os.getcwd(), io.StringIO()
     os.chdir(root)
     try:
-        with _watching(recorder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with _watching(recorder, pytest), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = pytest.main([*names, "-p", "no:terminal", "-p", "no:cacheprovider"], plugins=[recorder])
     finally:
         os.chdir(before)

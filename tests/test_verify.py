@@ -29,6 +29,9 @@ TESTS = '''import numpy as np, pytest
 def test_close(error):
     np.testing.assert_allclose(2 * (1 + error), 2.0, rtol=1e-3)
 
+def test_approx():
+    assert 1.0 + 1e-9 == pytest.approx(1.0) and np.ones(2) == pytest.approx(np.ones(2) + 1e-8, rel=1e-6)
+
 def test_fact():
     assert 1 < 2
 
@@ -45,10 +48,10 @@ def house(tmp_path):
     """A small checkout, with an equation whose proof passes, one without figures, one that fails, one that skips."""
     for folder in ("papers", "tests", "refdiff"):
         (tmp_path / folder).mkdir()
-    names = ("test_close", "test_fact", "test_wrong", "test_skipped")
+    names = ("test_close", "test_fact", "test_wrong", "test_skipped", "test_approx")
     entries = "".join(ENTRY.format(i, name) for i, name in enumerate(names))
     (tmp_path / "papers" / "KEY.toml").write_text(PAPER + entries)
-    (tmp_path / "refdiff" / "code.py").write_text('def f():\n    """Says. [KEY eq. 0-3]"""\n')
+    (tmp_path / "refdiff" / "code.py").write_text('def f():\n    """Says. [KEY eq. 0-4]"""\n')
     (tmp_path / "tests" / "test_all.py").write_text(TESTS)
     return tmp_path
 
@@ -74,12 +77,12 @@ open({str(house / "page.md")!r}, "w").write(verify.markdown(rows))
 '''
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     lines = done.stdout.splitlines()
-    assert lines[:5] == ["[]", "eq. 0 True 6.0", "eq. 1 True -", "eq. 2 False -", "eq. 3 False -"], done.stderr
+    assert lines[:6] == ["[]", "eq. 0 True 6.0", "eq. 1 True -", "eq. 2 False -", "eq. 3 False -", "eq. 4 True 8.0"]
     assert any("KEY eq. 2" in line and "FAILS" in line and "code.py:f" in line for line in lines)
     page = (house / "page.html").read_text()
-    assert page.count("<math") == 4 and "<mfrac>" in page and "test_wrong" in page
+    assert page.count("<math") == 5 and "<mfrac>" in page and "test_wrong" in page
     assert "://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")      # nothing is loaded from elsewhere
-    assert (house / "page.md").read_text().count("| holds |") == 2
+    assert (house / "page.md").read_text().count("| holds |") == 3
 
 
 def command(*arguments):
@@ -88,9 +91,9 @@ def command(*arguments):
 
 
 def test_the_command_runs_a_paper_s_proofs_and_says_what_holds():
-    done = command("pd")
+    done = command("gn")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "PD sec. 4" in done.stdout and "process/parameterization.py:Prediction.v" in done.stdout
+    assert "GN eq. 7" in done.stdout and "ops/norm.py:group_norm_forward" in done.stdout
     assert done.stdout.rstrip().endswith("equations hold")
 
 

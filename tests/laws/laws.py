@@ -63,6 +63,7 @@ def close(what, got, want, scale):
     assert np.shape(got) == np.shape(want), f"{what}: shape {np.shape(got)}, wanted {np.shape(want)}"
     error = size(np.asarray(got) - np.asarray(want))
     assert error <= TOL * scale, f"{what}: off by {error:.3g}, allowed {TOL * scale:.3g}\ngot  {got}\nwant {want}"
+    np.testing.assert_allclose(error / (scale or 1.0), 0, atol=TOL)       # the same, where `refdiff verify` measures it
 
 
 def same(what, got, want):
