@@ -74,7 +74,8 @@ def inpaint(denoiser, grid, x, known, mask, eta=1.0, resamples=1, length=1, nois
     The known part has the noise of the level s after the step, which is the unknown part's. known: like x, clean; mask:
     booleans that broadcast to x. resamples = 1 is replacement: the known part never learns of the unknown, so the
     result is not the conditional law. With more, x_t = alpha_ts x_s + sqrt(var_ts) z takes a step back, and the step is
-    made again, by `jumps`: the law comes closer to the conditional one. eta = 1, DDPM's step, is the paper's.
+    made again, by `jumps`: the mean comes to the conditional one; the variance keeps the error of the steps, which a
+    repeated step repeats and only a finer grid removes. eta = 1, DDPM's step, is the paper's.
     One draw a step down or up: the two parts share no entry. The last step draws nothing and ends on alpha known.
     Yields a State per step, up or down; a step up repeats the last prediction.
     """
