@@ -1,6 +1,7 @@
 """Maps from denoisers to denoisers. A denoiser is any callable (x, level) -> Prediction."""
+from dataclasses import replace
+
 from .. import backend
-from .parameterization import Prediction
 
 
 def in_batches(denoiser, rows):
@@ -20,6 +21,6 @@ def in_batches(denoiser, rows):
         xp = backend.of(x=x)
         if any(part.x is not point for part, point in zip(parts, points)):       # a map may answer for another point
             x = xp.concatenate([part.x for part in parts])
-        return Prediction(parts[0].kind, xp.concatenate([part.value for part in parts]), x, level)
+        return replace(parts[0], value=xp.concatenate([part.value for part in parts]), x=x, level=level)
 
     return batched

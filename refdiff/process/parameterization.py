@@ -3,25 +3,29 @@
     v        = alpha eps - sigma x_0              (progressive distillation's v)
     score    = -eps/sigma                         (Tweedie: the gradient of log p_t at x)
     velocity = eps - x_0                          (dx/dt of the flow alpha = 1 - t, sigma = t: towards noise)
+    data_velocity = x_0 - eps                     (the same with time towards data)
+    F        = (x_0 - c_skip x)/c_out = (sigma/sigma_d x_0 - alpha sigma_d eps)/sqrt(sigma^2 + alpha^2 sigma_d^2)
+                                                  (EDM's network; it alone needs sigma_data, the sigma_d here)
 
-All are linear in (x_0, eps), so each is read off that pair. How a perturbation d of the given value grows:
+All are linear in (x_0, eps), so each is read off that pair. A perturbation d of the given value at fixed x moves the
+others by |w(other)/w(given)| d, which `amplification` computes:
 
-    given      x_0                       eps                      cannot be had
-    x0         d                         (alpha/sigma) d          eps, v, velocity, score at sigma = 0
-    eps        (sigma/alpha) d           d                        x0, v, velocity at alpha = 0; score at sigma = 0
-    v          sigma/(alpha^2+sigma^2) d alpha/(alpha^2+sigma^2) d   score at sigma = 0
-    score      (sigma^2/alpha) d         sigma d                  x0, v, velocity at alpha = 0
-    velocity   sigma/(alpha+sigma) d     alpha/(alpha+sigma) d    score at sigma = 0
+    w    alpha   sigma   alpha^2 + sigma^2   alpha/sigma   alpha + sigma             sqrt(sigma^2/sigma_d^2 + alpha^2)
+    of   eps     x0      v                   score         velocity, data_velocity   F
 
-What cannot be had raises LimitError; nothing is clamped.
+so v, the velocities and F say all others with a bounded factor at both ends, but for the score at sigma = 0; x0 does
+not say eps as sigma -> 0 (factor alpha/sigma), nor eps and score x0 as alpha -> 0 (sigma/alpha, sigma^2/alpha).
+What cannot be had at an end itself raises LimitError; nothing is clamped.
 """
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from .. import backend
 from .level import Level, anywhere, expand
 
-KINDS = ("eps", "x0", "v", "score", "velocity")
+KINDS = ("eps", "x0", "v", "score", "velocity", "data_velocity")        # F is one more, with an option: sigma_data
 
 
 class LimitError(ValueError):
@@ -32,21 +36,29 @@ def _vanishes(value):
     return anywhere(value == 0)
 
 
+def _check_sigma_data(sigma_data):
+    if sigma_data is None or not 0 < sigma_data < float("inf"):
+        raise ValueError(f"prediction F: sigma_data is {sigma_data}, wanted the data's standard deviation, > 0")
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A prediction `value`[n, ...] of one kind, made from x[n, ...] at a level; its properties are all five kinds.
+    """A prediction `value`[n, ...] of one kind, made from x[n, ...] at a level; its properties are all the kinds.
 
-    A denoiser is any callable (x, level) -> Prediction.
+    A denoiser is any callable (x, level) -> Prediction. sigma_data > 0 is wanted by kind "F" and by the property F.
     """
 
     kind: str
     value: object
     x: object
     level: Level
+    sigma_data: object = None
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"prediction: kind is {self.kind!r}, wanted one of {', '.join(KINDS)}")
+        if self.kind not in (*KINDS, "F"):
+            raise ValueError(f"prediction: kind is {self.kind!r}, wanted one of {', '.join(KINDS)}, F")
+        if self.kind == "F":
+            _check_sigma_data(self.sigma_data)
         backend.of(x=self.x, value=self.value)
         if self.value.shape != self.x.shape:
             raise ValueError(f"prediction: value has shape {self.value.shape} but x has {self.x.shape}")
@@ -68,8 +80,11 @@ class Prediction:
         if self.kind == "v":
             norm = alpha ** 2 + sigma ** 2
             return expand(alpha / norm, x) * x - expand(sigma / norm, x) * value
-        if self.kind == "velocity":
-            return (x - expand(sigma, x) * value) / expand(alpha + sigma, x)
+        if self.kind in ("velocity", "data_velocity"):
+            return (x - expand(sigma, x) * self.velocity) / expand(alpha + sigma, x)
+        if self.kind == "F":
+            norm, d = self._norm, self.sigma_data
+            return expand(alpha * d ** 2 / norm, x) * x + expand(sigma * d / norm ** 0.5, x) * value
         if self.kind == "score":
             return (x + expand(sigma ** 2, x) * value) / self._divisor("alpha", "x0")
         return (x - expand(sigma, x) * value) / self._divisor("alpha", "x0")
@@ -83,8 +98,11 @@ class Prediction:
         if self.kind == "v":
             norm = alpha ** 2 + sigma ** 2
             return expand(sigma / norm, x) * x + expand(alpha / norm, x) * value
-        if self.kind == "velocity":
-            return (x + expand(alpha, x) * value) / expand(alpha + sigma, x)
+        if self.kind in ("velocity", "data_velocity"):
+            return (x + expand(alpha, x) * self.velocity) / expand(alpha + sigma, x)
+        if self.kind == "F":
+            norm, d = self._norm, self.sigma_data
+            return expand(sigma / norm, x) * x - expand(alpha * d / norm ** 0.5, x) * value
         if self.kind == "score":
             return -expand(sigma, x) * value
         return (x - expand(alpha, x) * value) / self._divisor("sigma", "eps")
@@ -107,7 +125,77 @@ class Prediction:
     @property
     def velocity(self):
         """eps - x_0, the velocity towards noise of the straight path alpha = 1 - t, sigma = t."""
+        if self.kind == "data_velocity":
+            return -self.value
         return self.value if self.kind == "velocity" else self.eps - self.x0
+
+    @property
+    def data_velocity(self):
+        """x_0 - eps, the velocity of the same path with time towards data."""
+        return self.value if self.kind == "data_velocity" else -self.velocity
+
+    @property
+    def F(self):
+        """(sigma/sigma_data x_0 - alpha sigma_data eps)/sqrt(norm): EDM's network, D = c_skip x + c_out F. [EDM eq. 7]
+
+        The same in every family; with sigma_data = 1 and alpha^2 + sigma^2 = 1 it is -v.
+        """
+        if self.kind == "F":
+            return self.value
+        _check_sigma_data(self.sigma_data)
+        root = self._norm ** 0.5
+        on_x0 = expand(self.level.sigma / (self.sigma_data * root), self.x)
+        return on_x0 * self.x0 - expand(self.level.alpha * self.sigma_data / root, self.x) * self.eps
+
+    @property
+    def _norm(self):
+        """The variance of x, sigma^2 + alpha^2 sigma_data^2."""
+        return self.level.sigma ** 2 + self.level.alpha ** 2 * self.sigma_data ** 2
+
+    def to(self, kind, sigma_data=None):
+        """The same prediction, said as another kind."""
+        option = self.sigma_data if sigma_data is None else sigma_data
+        if kind == "F":
+            _check_sigma_data(option)
+            if self.kind == "F" and option != self.sigma_data:
+                raise ValueError(f"prediction: F of sigma_data {self.sigma_data} asked for with {option}; "
+                                 "go by way of x0")
+        elif kind not in KINDS:
+            raise ValueError(f"prediction: kind is {kind!r}, wanted one of {', '.join(KINDS)}, F")
+        said = Prediction(self.kind, self.value, self.x, self.level, option)
+        return Prediction(kind, getattr(said, kind), self.x, self.level, option)
+
+
+def amplification(kind, target, level, sigma_data=None):
+    """|d target/d kind| at fixed x: how much an error of a prediction grows when it is said as another kind.
+
+    A float, or (n,) for a level of rows; inf where the target cannot be had from the kind, 0 where it does not depend
+    on it. It is |w(target)/w(kind)| with the w of the table above; eps and score differ by sigma everywhere.
+    """
+    for name in (kind, target):
+        if name not in (*KINDS, "F"):
+            raise ValueError(f"amplification: kind is {name!r}, wanted one of {', '.join(KINDS)}, F")
+    if "F" in (kind, target):
+        _check_sigma_data(sigma_data)
+    rows = not isinstance(level.alpha, float)
+    alpha, sigma = (value if rows else np.float64(value) for value in (level.alpha, level.sigma))
+
+    def w(name):
+        if name == "F":
+            return (sigma ** 2 / sigma_data ** 2 + alpha ** 2) ** 0.5
+        return {"eps": alpha, "x0": sigma, "v": alpha ** 2 + sigma ** 2,
+                "score": alpha / sigma}.get(name, alpha + sigma)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == target:
+            growth = alpha * 0 + 1
+        elif (kind, target) == ("eps", "score"):
+            growth = 1 / sigma
+        elif (kind, target) == ("score", "eps"):
+            growth = sigma
+        else:
+            growth = w(target) / w(kind)
+    return growth if rows else float(growth)
 
 
 class Preconditioning(NamedTuple):
@@ -159,8 +247,7 @@ def precondition_F(level, sigma_data=0.5):
     c_skip = alpha sigma_data^2/norm, c_out = sigma sigma_data/sqrt(norm), c_in = 1/sqrt(norm),
     c_noise = log(sigma/alpha)/4. Refused at sigma = 0 and at alpha = 0, where c_noise is infinite.
     """
-    if not sigma_data > 0:
-        raise ValueError(f"preconditioning 'F': sigma_data is {sigma_data}, wanted > 0")
+    _check_sigma_data(sigma_data)
     for name in ("alpha", "sigma"):
         if _vanishes(getattr(level, name)):
             raise LimitError(f"preconditioning 'F' at t = {level.t}, where {name} = 0: c_noise = log(sigma/alpha)/4 is "
