@@ -165,6 +165,20 @@ def test_the_command_prints_and_writes_the_figures(runs, tmp_path):
     assert figures["images"] == 5 and figures["trace"] == "hutchinson" and figures["levels"] == 8
 
 
+def test_a_network_on_a_discrete_schedule_has_a_bound_above_its_odes_likelihood(tmp_path, runs):
+    """The two laws differ, but 50 steps of a small network lose more in the bound. F is smooth between the times."""
+    dataset = data.load(runs / "plain.h5")
+    train(dataset, UNetConfig(**SMALL), DenoiserConfig(process="cosine", T=50, sigma_min=0.05, sigma_max=40.0),
+          TrainConfig(steps=60, batch=16, warmup=5, lr=1e-2, threads=1), tmp_path, progress=False)
+    args = [tmp_path / "checkpoint.h5", "--data", runs / "plain.h5", "--count", 12, "--threads", 1]
+    by_bound = json.loads(refdiff("likelihood", *args, "--by", "bound"))
+    by_ode = json.loads(refdiff("likelihood", *args, "--probes", 4))
+    assert by_bound["T"] == 50 and by_bound["levels"] == 8 and 0 < by_bound["prior"] < 0.01 < by_bound["decoder"]
+    assert 0 < by_ode["bits_per_dim"] < by_bound["bits_per_dim"] < 4
+    assert "trained with process 'edm'" in refdiff("likelihood", runs / "plain" / "checkpoint.h5", "--data",
+                                                  runs / "plain.h5", "--by", "bound", ok=False)
+
+
 @pytest.mark.parametrize("args, message", [
     (["plain/distilled.h5", "--data", "plain.h5"], "has no density of its own"),
     (["plain/checkpoint.h5"], "are (8, 8, 1), the checkpoint's (4, 4, 1)"),
