@@ -156,6 +156,8 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 @click.option("--seed", type=click.IntRange(0, 2 ** 63 - 1), default=0, show_default=True, help=(
     "Of every random number."))
 @click.option("--eta", type=click.FloatRange(0, 1), help="Noise of ddim, 1 is ddpm's.  [default: 0]")
+@click.option("--scale", type=float, help=(
+    "Classifier-free guidance u + s (c - u) at this s; 1 is none. Papers' w is s - 1.  [default: none]"))
 @click.option("--option", "others", multiple=True, metavar="NAME=VALUE", help=(
     "An option of the sampler's own, such as order=3; the docstring of refdiff.samplers.NAME lists them."))
 @click.option("--sigmas", help=(
@@ -163,7 +165,7 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
     "Parts of a batch side by side; 0: one per core."))
 @click.option("--out", required=True, help="A .png (a sheet of images), .npy or .h5 file.")
-def sample(checkpoint, sampler, steps, count, label, seed, eta, others, sigmas, threads, out):
+def sample(checkpoint, sampler, steps, count, label, seed, eta, scale, others, sigmas, threads, out):
     """Draw images from CHECKPOINT, which train or distill wrote."""
     writers = {".png": lambda images, labels: figures.save_images(out, images),
                ".npy": lambda images, labels: data.save_npy(out, images),
@@ -186,7 +188,7 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, others, sigmas, 
         raise ValueError(f"sample: --eta belongs to ddim, not to {sampler}; leave it away, or add --sampler ddim")
     steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
     levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
-    images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas,
+    images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas, scale,
                                   **parse_options(others), **({} if eta is None else {"eta": eta}))
     write(images, labels if labels is not None and (labels < len(classes)).all() else None)
     click.echo(f"{out}: {count} images by {sampler} in {steps} steps")

@@ -10,6 +10,7 @@ import numpy as np
 from . import backend
 from .denoiser import restore
 from .distill.consistency import Consistency
+from .guidance import cfg_labels
 from .metrics.floors import balanced_labels
 from .parallel import Workers
 from .process import grids
@@ -78,8 +79,23 @@ def check_options(sampler, options):
         raise ValueError(f"sample: {sampler}: {error}, wanted one of its options: {', '.join(own) or 'none'}") from None
 
 
-def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, **options):
-    """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64."""
+def guided(sampling, labels, scale, workers=None):
+    """The denoiser under classifier-free guidance u + scale (c - u), u being the null class that training drops to."""
+    if sampling.distilled or labels is None:
+        why = "a distilled checkpoint" if sampling.distilled else "a network without classes"
+        raise ValueError(f"sample: guidance scale {scale} for {why}; it needs a conditional and an unconditional "
+                         "denoiser, so a checkpoint of train with classes")
+
+    def labelled(x, level, both):
+        return sampling.bind(both, workers)(x, level)
+    return cfg_labels(labelled, labels, labels * 0 + sampling.classes, scale=scale)
+
+
+def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, **options):
+    """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64.
+
+    scale s: classifier-free guidance u + s (c - u), two evaluations for one; None or 1 is none.
+    """
     if sampler not in SAMPLERS:
         raise ValueError(f"sample: sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
     if sampling.distilled != (sampler == "consistency"):
@@ -93,6 +109,8 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     config = sampling.denoiser.network.config
     shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
     z = key.fold("x").normal(shape)
+    if scale is not None and sampling.distilled:
+        guided(sampling, labels, scale)
     if sampler == "consistency":
         sigmas = sigmas or consistency_sigmas(steps, sampling.sigma_max, sampling.sigma_min)
         if max(sigmas) > sampling.sigma_max:
@@ -105,7 +123,8 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if "noise" in inspect.signature(SAMPLERS[sampler]).parameters:
         options["noise"] = noise_from(key, z)
-    return SAMPLERS[sampler](sampling.bind(labels, workers), grid, start * z, **options)
+    denoiser = sampling.bind(labels, workers) if scale is None else guided(sampling, labels, scale, workers)
+    return SAMPLERS[sampler](denoiser, grid, start * z, **options)
 
 
 def to_images(sampling, x):
@@ -130,7 +149,7 @@ def choose_labels(classes, count, label=None):
     return backend.asarray(np.full(count, label))
 
 
-def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, **options):
+def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, scale=None, **options):
     """(images float32 (count, h, w, c) in [-1, 1], labels (count,) or None) from a checkpoint's moving average."""
     if count < 1:
         raise ValueError(f"sample: count is {count}, wanted an integer >= 1")
@@ -139,6 +158,6 @@ def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sig
     with Workers(threads) as workers:
         x = None
         for state in states(sampling, sampler, steps, labels, Key(seed).fold("sample"), workers, count, sigmas,
-                            **options):
+                            scale, **options):
             x = state.x
     return to_images(sampling, x), None if labels is None else backend.to_host(labels)

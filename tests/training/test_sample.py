@@ -1,12 +1,15 @@
 """What a sampler is given: its start, its noise and its grid, all from one key, none of it used twice."""
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from refdiff import sample as room
+from refdiff import samplers
 from refdiff.denoiser import Denoiser, DenoiserConfig
 from refdiff.models import UNet, UNetConfig
+from refdiff.process.level import ve
 from refdiff.rng import Key
 
 NET = UNetConfig(image_size=8, in_channels=1, out_channels=1, channels=4, multipliers=(1,), blocks=1, attention=(),
@@ -60,3 +63,26 @@ def test_an_option_that_the_sampler_has_not_is_refused_by_name():
     with pytest.raises(ValueError, match="ddim: .*'order'.*eta"):
         room.check_options("ddim", {"order": 3})
     room.check_options("ddim", {"eta": .5})
+
+
+def opened(classes=3, distilled=False):
+    denoiser = Denoiser(UNet(dataclasses.replace(NET, classes=classes)), EDM)
+    theta = denoiser.network.layout.init(Key(0))
+    theta.flat[:] += .1 * Key(5).normal(theta.flat.shape, theta.flat.dtype)           # the last layer begins at zero
+    return room.Sampling(denoiser, theta, EDM.sigma_min, EDM.sigma_max, 7.0, 0.0, classes, distilled)
+
+
+def test_guidance_is_u_plus_s_times_c_minus_u_with_the_null_class():
+    sampling, labels, x = opened(), np.array([0, 2]), Key(1).normal((2, 8, 8, 1))
+    c, u = (sampling.bind(one)(x, ve(1.5)).x0 for one in (labels, np.array([3, 3])))
+    assert np.abs(c - u).max() > 1e-3
+    np.testing.assert_allclose(room.guided(sampling, labels, 2.5)(x, ve(1.5)).x0, u + 2.5 * (c - u), atol=1e-5)
+    plain, one, more = (samplers.run(room.states(sampling, "heun", 3, labels, Key(2), scale=s)) for s in (None, 1., 3.))
+    assert np.array_equal(plain, one) and not np.array_equal(plain, more)
+
+
+def test_guidance_without_classes_or_of_a_student_is_refused():
+    with pytest.raises(ValueError, match="network without classes"):
+        room.states(opened(0), "heun", 3, None, Key(2), count=2, scale=2.)
+    with pytest.raises(ValueError, match="distilled checkpoint"):
+        room.states(opened(3, True), "consistency", 2, np.array([0, 1]), Key(2), scale=2.)
