@@ -6,7 +6,6 @@ import math
 from .. import backend
 from .op import Op, wanted
 
-HALF_BIN = 1 / 255                     # of 256 grey levels spread over [-1, 1]
 EDGE = 0.999                           # beyond +-EDGE a pixel is in the first or the last bin, which are open
 
 
@@ -47,7 +46,7 @@ gaussian_kl = Op("gaussian_kl", gaussian_kl_forward, gaussian_kl_backward, gauss
                  "mean[n,h,c] log_var[n,h,c] q_mean:constant[n,h,c] q_log_var:constant[n,h,c] -> y[n,h,c]")
 
 
-# ---- the bin of x under N(mean, e^log_var): y = -log(F(b) - F(a)), a, b = (x -+ 1/255 - mean)/std
+# ---- the bin of x under N(mean, e^log_var): y = -log(F(b) - F(a)), a, b = (x -+ 1/(levels - 1) - mean)/std
 
 def _exact_log_cdf(z):
     return backend.special(z=z).log_ndtr(z)
@@ -76,8 +75,8 @@ def _tanh_hazard(z):
 CDFS = {"exact": (_exact_log_cdf, _exact_hazard), "tanh": (_tanh_log_cdf, _tanh_hazard)}
 
 
-def binned_normal_forward(mean, log_var, x, cdf="exact"):
-    """y = -log P(bin of x), bins x +- 1/255, that of -1 open below and that of 1 open above.
+def binned_normal_forward(mean, log_var, x, cdf="exact", levels=256):
+    """y = -log P(bin of x), x of `levels` grey levels in [-1, 1]; the bins of -1 and of 1 are open outwards.
 
     cdf "exact": the normal distribution function; "tanh": (1 + tanh(sqrt(2/pi) (z + .044715 z^3)))/2, within
     1.8e-4 of it, which the papers' own code uses (there P below 1e-12 counts as 1e-12; here nothing is clamped).
@@ -87,11 +86,14 @@ def binned_normal_forward(mean, log_var, x, cdf="exact"):
     xp = _check("binned_normal", mean=mean, log_var=log_var, x=x)
     if cdf not in CDFS:
         raise wanted("binned_normal", "cdf", repr(cdf), "one of " + ", ".join(CDFS))
+    if levels < 2:
+        raise wanted("binned_normal", "levels", levels, "an integer >= 2")
     log_cdf, _ = CDFS[cdf]
     precision, d = xp.exp(-0.5 * log_var), x - mean
     flip = d.real > 0
     d, pixel = xp.where(flip, -d, d), xp.where(flip, -x, x)
-    b, a = (d + HALF_BIN) * precision, (d - HALF_BIN) * precision
+    half = 1 / (levels - 1)
+    b, a = (d + half) * precision, (d - half) * precision
     has_b, has_a = pixel < EDGE, pixel > -EDGE                                  # an open bin lacks that end
     log_b = has_b * log_cdf(b)
     left = has_a * xp.exp(log_cdf(a) - log_b)                                   # F(a)/F(b)
@@ -120,4 +122,5 @@ def binned_normal_jvp(saved, meandot, log_vardot):
 
 
 binned_normal = Op("binned_normal", binned_normal_forward, binned_normal_backward, binned_normal_jvp,
-                   "mean[n,h,c] log_var[n,h,c] x:constant[n,h,c] -> y[n,h,c]", options={"cdf": ("exact", "tanh")})
+                   "mean[n,h,c] log_var[n,h,c] x:constant[n,h,c] -> y[n,h,c]",
+                   options={"cdf": ("exact", "tanh"), "levels": (256, 17)})

@@ -275,6 +275,7 @@ CONSISTENT = {
                     "log variance of q in base 2": dict(constants=lambda m, s, a, b: (m, s, a, b * np.log(2))),
                     "mean of q forgotten": dict(constants=lambda m, s, a, b: (m, s, 0 * a, b))},
     "binned_normal": {"in bits": dict(output=times(1 / np.log(2))),
+                      "one grey level more": dict(options=option("levels", lambda n: n + 1)),
                       "the other distribution function": dict(options=option("cdf", other_of("exact", "tanh"))),
                       "standard deviations for variances": dict(inputs={1: times(2)}),
                       "closed outer bins": dict(constants=lambda m, s, x: (m, s, x * .998)),

@@ -252,14 +252,14 @@ def tanh_cdf(z):
 
 
 @oracle
-def binned_normal(mean, log_var, x, cdf="exact"):
+def binned_normal(mean, log_var, x, cdf="exact", levels=256):
     y = np.empty(mean.shape)
     F = {"exact": mpmath.ncdf, "tanh": tanh_cdf}[cdf]
     for i in each(*mean.shape):
         with mpmath.workdps(60):
             m, std = mpmath.mpf(float(mean[i])), mpmath.exp(mpmath.mpf(float(log_var[i])) / 2)
             centre = mpmath.mpf(float(x[i]))
-            low, high = (centre - mpmath.mpf(1) / 255 - m) / std, (centre + mpmath.mpf(1) / 255 - m) / std
+            low, high = ((centre + k * mpmath.mpf(1) / (levels - 1) - m) / std for k in (-1, 1))
             if centre > 0.999:                                               # 1 - F(low) = F(-low)
                 p = F(-low)
             elif centre < -0.999:

@@ -70,6 +70,7 @@ BAD = [
     ("gaussian_kl", (floats(2, 3), floats(2, 1), floats(2, 3), floats(2, 3)), {}, ["log_var", "(2, 1)", "one shape"]),
     ("binned_normal", (floats(2, 3), floats(1, 3), floats(2, 3)), {}, ["log_var", "(1, 3)", "one shape"]),
     ("binned_normal", (floats(2, 3), floats(2, 3), floats(2, 3)), {"cdf": "erf"}, ["'erf'", "exact, tanh"]),
+    ("binned_normal", (floats(2, 3), floats(2, 3), floats(2, 3)), {"levels": 1}, ["levels is 1", ">= 2"]),
 ]
 
 
