@@ -7,16 +7,18 @@ def ddpm(denoiser, grid, x, variance="small", noise=None):
     """x_s = E[x_s | x_t, x0hat] + sqrt(variance) z from each level t to the next, s; z = 0 on the last. [DDPM alg. 2]
 
     With x0hat for x_0 in the mean of q(x_s | x_t, x_0) this is the paper's step in eps. variance: "small",
-    beta-tilde, or "large", beta, for the two levels of the grid: on a sub-sequence they are those of the longer jump.
+    beta-tilde, or "large", beta, for the two levels of the grid: on a sub-sequence they are those of the longer jump;
+    or a function (prediction, s, t) -> variance, such as those of variances.py.
     x[n, ...] is noise at grid.level(0). Yields a State per step; x0hat is not clipped.
     """
     last = len(grid) - 1
+    choose = variance if callable(variance) else lambda prediction, s, t: fixed_variance(variance, s, t)
     check("ddpm", x, noise, last)
     for i in range(len(grid)):
         t, s = grid.level(i), grid.level(i + 1)
         c_x0, c_xt, _ = posterior(s, t)
-        std = fixed_variance(variance, s, t) ** 0.5
         prediction = denoiser(x, t)
+        std = choose(prediction, s, t) ** 0.5
         x = c_x0 * prediction.x0 + c_xt * x
         if i < last:
             x = x + std * draw("ddpm", noise, i, x)

@@ -52,6 +52,12 @@ def check_law(sample, moves, grid, draws, world=WORLD):
         np.testing.assert_allclose(got_cov, cov, rtol=1e-10, atol=tolerance, err_msg=grid.rule)
 
 
+def share(all_grids, options):
+    """(grid, option) of all pairs on grids of up to 60 steps; on a longer grid one of the options, in turn."""
+    for i, grid in enumerate(all_grids()):
+        yield from ((grid, option) for option in (options if len(grid) <= 60 else [options[i % len(options)]]))
+
+
 def noisy(grid, end="mean"):
     """How many steps add noise."""
     return len(grid) - (end == "mean" or grid.sigma[-1] == 0)
