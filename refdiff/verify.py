@@ -50,6 +50,11 @@ class Row:
     proofs: list = field(default_factory=list)
 
     @property
+    def names(self):
+        """The tests that prove it, then those that show where sources disagree about it."""
+        return list(dict.fromkeys(self.equation.tests + self.equation.disagreement_tests))
+
+    @property
     def holds(self):
         return bool(self.proofs) and all(proof.holds for proof in self.proofs)
 
@@ -191,10 +196,10 @@ def verify(keys=(), root=None, tick=lambda: None):
     problems = [text for text in problems if not keys or any(f"{key}.toml" in text for key in wanted)]
     rows = [Row(paper, e, where.get((paper.key, e.tag), [])) for paper in known if paper.key in wanted
             for e in paper.equations if e.status == "implemented"]
-    tests = sorted({name for row in rows for name in row.equation.tests if papers.has_test(root, name)})
+    tests = sorted({name for row in rows for name in row.names if papers.has_test(root, name)})
     proofs = run_tests(tests, root, tick) if tests else {}
     for row in rows:
-        row.proofs = [proofs.get(name, Proof(name, why="was not run")) for name in row.equation.tests]
+        row.proofs = [proofs.get(name, Proof(name, why="was not run")) for name in row.names]
     return rows, problems
 
 
