@@ -30,9 +30,9 @@ def dpm(denoiser, grid, x, order=3, form="single", rule=None, r1=None, r2=None, 
     u2 = alpha_s2/alpha_s x - sigma_s2 (e^(r2 h) - 1) eps_s - sigma_s2 r2/r1 ((e^(r2 h) - 1)/(r2 h) - 1) D1, and
     x_t = alpha_t/alpha_s x - sigma_t (e^h - 1) eps_s - sigma_t/r2 ((e^h - 1)/h - 1) D2. [DPM alg. 2, 5]
 
-    Single-step order k evaluates k times per step and has order k from 64 steps on. Alg. 5 takes any r1, r2, but its
-    third order stands on r2 = 2/3: with r1, r2 = 1/4, 1/2 it is 2.0, whatever the rule. form="multi" evaluates once
-    per step: order 2 from 64 steps on; order 3 from 256 on with start="single".
+    Single-step order k evaluates k times per step and has order k, from 64 steps on. [DPM sec. 3.2] Alg. 5 takes any
+    r1, r2, but its third order stands on r2 = 2/3: with r1, r2 = 1/4, 1/2 it is 2.0, whatever the rule. form="multi"
+    evaluates once per step: order 2 from 64 steps on; order 3 from 256 on, with start="single".
 
     The options, and what a step to sigma = 0 or from alpha = 0 does: see `dpmpp`. order may be one number per step
     with form "single", as `budget` gives. x[n, ...] is noise at grid.level(0). Yields a State per step, with the

@@ -5,8 +5,8 @@ from .exponential import solve
 def dpmpp(denoiser, grid, x, order=2, form="multi", rule=None, r1=None, r2=None, start=None, lower_order_final=None):
     """DPM-Solver++ of order 1, 2 or 3, single-step (1, 2S, 3S) or multistep (1, 2M, 3M).
 
-    All steps are x_t = sigma_t/sigma_s x - alpha_t (e^-h - 1) D, h = lambda_t - lambda_s, and order=1 has D = x0_s,
-    which is DDIM with eta = 0.
+    Steps of the first two orders are x_t = sigma_t/sigma_s x - alpha_t (e^-h - 1) D, h = lambda_t - lambda_s;
+    order=1 has D = x0_s, which is DDIM with eta = 0.
 
     form="multi", order=2: D = x0_s + (x0_s - x0_before)/(2 r), r = h_before/h. [DPMPP alg. 2]
 
@@ -20,16 +20,17 @@ def dpmpp(denoiser, grid, x, order=2, form="multi", rule=None, r1=None, r2=None,
     form="single", order=3: DPM-Solver-3's step in x0, with e^-h for e^h and x0 for eps (authors' code).
 
     Order k holds from 64 steps on. 3M reaches 3 with start="single", and 2 with the papers' start, whose first step
-    is of first order: seen at 4096 steps, while its small constant lets it look like 2.5 at 256 on a Karras grid.
+    is of first order: seen at 4096 steps, while its small constant lets it look like 2.4 from 256 to 512 on a Karras grid.
 
     rule               "truncated" as published, "exact" integrates the polynomial through the predictions exactly
-                       (second and third order: the authors' solver_type "dpmsolver" and "taylor"). Default: truncated,
+                       (solver_type "dpmsolver" or "midpoint", and "taylor" or "heun", elsewhere). Default: truncated,
                        but exact for 3M.
     r1, r2             where a single-step step evaluates; third order needs r2 = 2/3, the default, with either rule.
     start              multistep, while there are too few steps before: "lower", the paper's, takes the order that
                        there is; "single" takes a single-step step of the full order.
     lower_order_final  multistep: whether the last step is of order 1 and the one before of at most 2. "paper": with
-                       fewer than 15 steps; "always" caps the observed order at 2; "never".
+                       fewer than 15 steps (so the authors' documentation; their code, 10); "always" caps the
+                       observed order of 3M at 2; "never".
 
     order may be one number per step with form "single", as `dpm.budget` gives. Evaluations: single-step order k takes
     k per step, multistep 1, and k in each of its k-1 first steps with start="single". A step to sigma = 0 is of first

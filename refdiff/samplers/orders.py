@@ -14,6 +14,8 @@ from ..process import families, grids
 from ..process.exact import Mixture
 from .ddim import ddim
 from .deis import deis
+from .dpm import dpm
+from .dpmpp import dpmpp
 from .edm import euler, heun
 from .lms import lms
 from .plms import plms
@@ -90,4 +92,15 @@ CLAIMS = [
     *(Claim(f"lms-{k}", lms, k, {"order": k, "start": "rk4"}, since) for k, since in ((1, 64), (2, 64), (3, 256))),
     Claim("plms", plms, 2, {"order": 4}),
     Claim("plms-2", plms, 2, {"order": 2}),
+    *(Claim(f"dpm-{k}", dpm, k, {"order": k}) for k in (1, 2, 3)),
+    Claim("dpm-3, r2 = 1/2", dpm, 2, {"order": 3, "r1": .25, "r2": .5}),
+    Claim("dpm-2m", dpm, 2, {"order": 2, "form": "multi"}),
+    Claim("dpm-3m, single-step start", dpm, 3, {"order": 3, "form": "multi", "start": "single"}, 256),
+    *(Claim(f"dpm++{k}s", dpmpp, k, {"order": k, "form": "single"}) for k in (2, 3)),
+    *(Claim(f"dpm++{k}s exact", dpmpp, k, {"order": k, "form": "single", "rule": "exact"}) for k in (2, 3)),
+    Claim("dpm++2m", dpmpp, 2, {"order": 2}),
+    Claim("dpm++2m exact", dpmpp, 2, {"order": 2, "rule": "exact"}),
+    Claim("dpm++3m, single-step start", dpmpp, 3, {"order": 3, "start": "single"}),
+    Claim("dpm++3m, last steps lowered", dpmpp, 2, {"order": 3, "start": "single", "lower_order_final": "always"}, 256),
+    Claim("dpm++3m as its authors' code", dpmpp, 2, {"order": 3, "rule": "truncated"}, 256),
 ]
