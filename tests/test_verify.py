@@ -91,9 +91,9 @@ def command(*arguments):
 
 
 def test_the_command_runs_a_paper_s_proofs_and_says_what_holds():
-    done = command("gn")
+    done = command("minsnr")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "GN eq. 7" in done.stdout and "ops/norm.py:group_norm_forward" in done.stdout
+    assert "MINSNR sec. 3.4" in done.stdout and "process/weights.py:min_snr" in done.stdout
     assert done.stdout.rstrip().endswith("equations hold")
 
 
