@@ -62,39 +62,73 @@ class Grid:
         return self.family.at(lam)
 
 
-def _leading(T, S):
+ROUNDINGS = {"even": np.rint, "floor": np.floor, "up": lambda x: np.floor(x + 0.5)}      # halves: to even, -, upwards
+
+
+def _leading(T, S, to_integer):
     """1 + floor(k T/S), k = 0..S-1: each time opens its interval; the noise end T is not visited unless S = T."""
-    return 1 + np.arange(S) * T // S
+    return 1 + to_integer(np.arange(S) * T / S)
 
 
-def _trailing(T, S):
+def _stride(T, S, to_integer):
+    """1 + k floor(T/S), k = 0..S-1: leading with one integer stride; where S does not divide T a rest is left out."""
+    return 1.0 + np.arange(S) * (T // S)
+
+
+def _trailing(T, S, to_integer):
     """round(k T/S), k = 1..S (halves to even): each time closes its interval; T is visited, 1 is not unless S = T."""
-    return np.rint(np.arange(1, S + 1) * T / S).astype(np.int64)
+    return to_integer(np.arange(1, S + 1) * T / S)
 
 
-def _linspace(T, S):
+def _linspace(T, S, to_integer):
     """1 + round(k (T-1)/(S-1)), k = 0..S-1 (halves to even): both ends are visited; one step alone visits T."""
-    return 1 + np.rint(np.arange(S) * (T - 1) / (S - 1)).astype(np.int64) if S > 1 else np.array([T])
+    return 1 + to_integer(np.arange(S) * (T - 1) / (S - 1)) if S > 1 else np.array([T])
 
 
-RULES = {"leading": _leading, "trailing": _trailing, "linspace": _linspace}
+def _quadratic(T, S, to_integer):
+    """1 + floor(0.8 T (k/(S-1))^2), k = 0..S-1: DDIM's "quad", dense near the data; one step alone visits the last."""
+    return 1 + to_integer(0.8 * T * np.arange(S) ** 2 / (S - 1) ** 2 if S > 1 else np.array([0.8 * T]))
 
 
-def discrete(schedule, steps, rule="trailing", final=0):
-    """S = steps distinct times of a schedule, 1 <= S <= T, by a rule of RULES, then the final level.
+RULES = {"leading": (_leading, "floor"), "stride": (_stride, None), "trailing": (_trailing, "even"),
+         "linspace": (_linspace, "even"), "quadratic": (_quadratic, "floor")}     # and how each rounds by default
+FINALS = {"zero": 0, "first": 1, "none": None}
 
-    For T = 1000, S = 10: leading 901, 801, .., 1; trailing 1000, 900, .., 100; linspace 1000, 889, .., 1. Leading
-    begins where some signal is left, so pure noise is not quite the right start for it. `final` is the time of the
-    level to end on: 0, the clean datum with abar = 1; 1 ends on abar_1, as Stable Diffusion's configurations do, and
-    is refused if t = 1 is visited before it.
+
+def discrete(schedule, steps, rule="trailing", final=0, rounding=None):
+    """`steps` distinct times of a schedule, 1 <= steps <= T, by a rule of RULES, then the final level. [ZTSNR table 2]
+
+    For T = 1000 and ten steps: leading and stride 901, 801, .., 1; trailing 1000, 900, .., 100; linspace 1000, 889,
+    .., 1; quadratic 801, 633, 484, .., 10, 1. Implementations that count from 0 say one less. All but trailing and
+    linspace begin where some signal is left, so pure noise is not quite the right start for them.
+
+    rounding: "even", "floor" or "up" (halves upwards); None is the rule's own. Public code rounds trailing with "even"
+    or "floor" and linspace with "even"; integer strides ("stride") are as frequent as `leading`, and both are the
+    paper's where S divides T (its arange has more than S entries elsewhere).
+    final: the time of the level to end on. 0 or "zero" is the clean datum with abar = 1; 1 or "first" ends on abar_1,
+    as Stable Diffusion's configurations do; None or "none" ends on the rule's own last time, of steps + 1 then.
+    Raises ValueError if a time would come twice: final = 1 after t = 1, or `quadratic` with many steps.
     """
-    T = schedule.T
     if rule not in RULES:
         raise ValueError(f"grid: rule is {rule!r}, wanted one of {', '.join(RULES)}")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= T:
-        raise ValueError(f"grid {rule}: steps is {steps!r}, wanted an integer in 1..{T} "
+    if isinstance(final, str) and final not in FINALS:
+        raise ValueError(f"grid {rule}: final is {final!r}, wanted a time or one of {', '.join(FINALS)}")
+    final = FINALS[final] if isinstance(final, str) else final
+    choose, own = RULES[rule]
+    if rounding is not None and (own is None or rounding not in ROUNDINGS):
+        raise ValueError(f"grid {rule}: rounding is {rounding!r}, wanted " +
+                         (f"one of {', '.join(ROUNDINGS)}" if own else "None: its times are integers"))
+    T = schedule.T
+    most = T - (final is None)
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= most:
+        raise ValueError(f"grid {rule}: steps is {steps!r}, wanted an integer in 1..{most} "
                          f"({schedule.rule} has {T} noisy levels)")
-    return at_times(schedule, [*RULES[rule](T, int(steps))[::-1], final], f"{rule}(steps={steps}, final={final})")
+    times = choose(T, int(steps) + (final is None), ROUNDINGS.get(rounding or own)).astype(np.int64)[::-1]
+    named = f"{rule}(steps={steps}, final={final}" + (f", rounding={rounding})" if rounding else ")")
+    if np.any(np.diff(times) >= 0) or times[0] > T:
+        raise ValueError(f"grid {named} of {schedule.rule}: it would visit a time twice or one beyond T; take fewer "
+                         "steps, another rounding, or another rule")
+    return at_times(schedule, [*times.tolist(), *([] if final is None else [final])], named)
 
 
 def every(schedule):
@@ -122,17 +156,44 @@ def on(family, times, rule="on"):
 def karras(n, sigma_min=0.002, sigma_max=80.0, rho=7.0, final=0.0):
     """sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho, i = 0..n-1. [EDM eq. 5]
 
-    Variance exploding: alpha = 1, t = sigma. `final` is appended as the level to end on (0, as in the paper, makes
-    n steps; None appends nothing and makes n-1 steps that end on sigma_min). n = 1 is sigma_max alone.
+    Variance exploding: alpha = 1, t = sigma. `final` is appended as the level to end on (0 or "zero", as in the paper,
+    makes n steps; None or "sigma_min" appends nothing and makes n-1 steps that end on sigma_min). n = 1 is sigma_max.
     """
     rule = f"karras(n={n}, sigma_min={sigma_min:g}, sigma_max={sigma_max:g}, rho={rho:g}, final={final})"
+    _check_sigmas(rule, n, sigma_min, sigma_max, rho)
+    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return _of_sigmas((start + np.arange(n) / max(n - 1, 1) * (end - start)) ** rho, rule, sigma_min, sigma_max, final)
+
+
+def polyexponential(n, sigma_min=0.002, sigma_max=80.0, rho=1.0, final=0.0):
+    """sigma_i = sigma_min (sigma_max/sigma_min)^(w_i^rho), w_i = 1 - i/(n-1), i = 0..n-1; ends and final as in karras.
+
+    log sigma falls in equal steps for rho = 1, the exponential grid, which is uniform in log-SNR.
+    """
+    rule = f"polyexponential(n={n}, sigma_min={sigma_min:g}, sigma_max={sigma_max:g}, rho={rho:g}, final={final})"
+    _check_sigmas(rule, n, sigma_min, sigma_max, rho)
+    w = (1 - np.arange(n) / max(n - 1, 1)) ** rho
+    return _of_sigmas(sigma_min * np.exp(w * np.log(sigma_max / sigma_min)), rule, sigma_min, sigma_max, final)
+
+
+def exponential(n, sigma_min=0.002, sigma_max=80.0, final=0.0):
+    """sigma_i from sigma_max to sigma_min in equal ratios: polyexponential with rho = 1."""
+    return polyexponential(n, sigma_min, sigma_max, 1.0, final)
+
+
+def _check_sigmas(rule, n, sigma_min, sigma_max, rho):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"grid {rule}: n is {n!r}, wanted an integer >= 1")
-    if not (0 < sigma_min < sigma_max < np.inf and rho > 0):
-        raise ValueError(f"grid {rule}: wanted 0 < sigma_min < sigma_max and rho > 0")
-    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    sigma = (start + np.arange(n) / max(n - 1, 1) * (end - start)) ** rho
+    if not (0 < sigma_min < sigma_max < np.inf and 0 < rho < np.inf):
+        raise ValueError(f"grid {rule}: wanted 0 < sigma_min < sigma_max and rho > 0, all finite")
+
+
+def _of_sigmas(sigma, rule, sigma_min, sigma_max, final):
     sigma[-1], sigma[0] = sigma_min, sigma_max        # the ends as given, not as rounded
+    if isinstance(final, str):
+        if final not in ("zero", "sigma_min"):
+            raise ValueError(f"grid {rule}: final is {final!r}, wanted a sigma, 'zero' or 'sigma_min'")
+        final = 0.0 if final == "zero" else None
     if final is not None:
         sigma = np.append(sigma, final)
     return Grid(sigma, np.ones_like(sigma), sigma, rule, VarianceExploding())

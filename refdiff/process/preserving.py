@@ -38,7 +38,7 @@ class _LinearBeta(Family):
         return t * (self.beta_min + t * (self.beta_max - self.beta_min) / 2)
 
     def _when(self, B, xp):
-        """The time of an integral B: that form of the quadratic's root in which nothing cancels."""
+        """The time of an integral B: the quadratic's root in the form that does not cancel. [DPM sec. D.4]"""
         return 2 * B / (self.beta_min + xp.sqrt(self.beta_min ** 2 + 2 * (self.beta_max - self.beta_min) * B))
 
     def _alpha(self, t, xp):

@@ -167,7 +167,7 @@ def sigmoid(T=1000, beta_start=1e-4, beta_end=0.02, span=6.0):
 def sigmoid_alpha_bar(T=1000, start=-3.0, end=3.0, tau=1.0, beta_max=0.999):
     """abar_t = (S(v_T) - S(v_t))/(S(v_T) - S(v_0)), v_t = (start + (end - start) t/T)/tau, with beta_t <= beta_max.
 
-    S(x) = 1/(1 + e^-x) is of abar itself (Jabri et al. 2022). With S(a) - S(b) = sinh((a-b)/2)/(2 cosh(a/2) cosh(b/2)),
+    S(x) = 1/(1 + e^-x) is of abar itself [SIGMOID]. With S(a) - S(b) = sinh((a-b)/2)/(2 cosh(a/2) cosh(b/2)),
 
         beta_t = 1 - abar_t/abar_{t-1} = sinh((v_t - v_{t-1})/2) cosh(v_T/2)/(sinh((v_T - v_{t-1})/2) cosh(v_t/2))
 
@@ -185,7 +185,7 @@ def sigmoid_alpha_bar(T=1000, start=-3.0, end=3.0, tau=1.0, beta_max=0.999):
 
 
 def zero_terminal_snr(schedule):
-    """The schedule with alpha shifted and scaled so that alpha_T = 0 and alpha_1 stays (Lin et al. 2023).
+    """The schedule with alpha shifted and scaled so that alpha_T = 0 and alpha_1 stays. [ZTSNR alg. 1]
 
         alpha'_t = (alpha_t - alpha_T) alpha_1/(alpha_1 - alpha_T),   t = 1..T
 

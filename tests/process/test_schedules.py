@@ -63,6 +63,7 @@ def test_tables_equal_50_digit_arithmetic(name, T, options):
         assert relative(s.beta[1:], betas) < 16 * U
         bound = max(1.0, float(-logs[-1])) * 48 * U
         assert bound < 1.4e-13
+        np.testing.assert_allclose(s.alpha_bar[1:], [float(x) for x in abar], rtol=bound + U)
         assert relative(s.alpha_bar[1:], abar) < bound
         assert relative(s.alpha[1:], [mp.sqrt(x) for x in abar]) < bound
         assert relative(s.one_minus_alpha_bar[1:], rest) < 24 * U
@@ -134,6 +135,7 @@ def test_zero_terminal_snr_equals_50_digits_and_ends_without_signal(name):
             alpha.append(mp.sqrt(product))
         wanted = [(a - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1]) for a in alpha]
         assert made.alpha[1000] == 0 and made.beta[1000] == 1 and made.beta[1] == base.beta[1]
+        np.testing.assert_allclose(made.alpha[1:], [float(w) for w in wanted], rtol=1e-9, atol=0)    # of the last but T
         for a, w, old in zip(made.alpha[1:-1], wanted, alpha):
             assert abs(mp.mpf(float(a)) - w) < 1e-12 * w * (1 + old / (old - alpha[-1]))
     assert np.all(np.diff(made.log_snr[1:]) < 0)
