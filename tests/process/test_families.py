@@ -5,6 +5,7 @@ import mpmath as mp
 import numpy as np
 import planted
 import pytest
+import standin
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
@@ -339,6 +340,18 @@ def test_arrays_are_their_entries_and_numbers_are_python_floats(name):
     np.testing.assert_allclose(level.alpha, [family.at(float(x)).alpha for x in lams], rtol=1e-13)
     assert type(family.time(float(lams[3]))) is float
     assert getattr(families, maker)(**options) == family and family.rule
+
+
+@pytest.mark.parametrize("name", TRUTH)
+def test_arrays_stay_where_they_are(name):
+    maker, options, _ = TRUTH[name]
+    family = getattr(families, maker)(**options)
+    t = np.array(times(family)[3:7])
+    there = standin.xp.asarray(t)
+    for what in ("alpha", "sigma", "lam", "alpha_dot", "sigma_dot", "lam_dot", "f", "g2"):
+        np.testing.assert_array_equal(getattr(family, what)(there).get(), getattr(family, what)(t))
+    lam = family.lam(t)
+    np.testing.assert_array_equal(family.at(standin.xp.asarray(lam)).sigma.get(), family.at(lam).sigma)
 
 
 @pytest.mark.parametrize("make, message", [
