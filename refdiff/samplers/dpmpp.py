@@ -20,10 +20,10 @@ def dpmpp(denoiser, grid, x, order=2, form="multi", rule=None, r1=None, r2=None,
     form="single", order=3: DPM-Solver-3's step in x0, with e^-h for e^h and x0 for eps (authors' code).
 
     Order k holds from 64 steps on. 3M reaches 3 with start="single", and 2 with the papers' start, whose first step
-    is of first order: seen at 4096 steps, while its small constant lets it look like 2.4 from 256 to 512 on a Karras grid.
+    is of first order: seen at 4096 steps; on a Karras grid its constant is so small that 256 to 512 steps show 2.4.
 
     rule               "truncated" as published, "exact" integrates the polynomial through the predictions exactly
-                       (solver_type "dpmsolver" or "midpoint", and "taylor" or "heun", elsewhere). Default: truncated,
+                       (elsewhere solver_type "dpmsolver" or "midpoint", and "taylor" or "heun"). Default: truncated,
                        but exact for 3M.
     r1, r2             where a single-step step evaluates; third order needs r2 = 2/3, the default, with either rule.
     start              multistep, while there are too few steps before: "lower", the paper's, takes the order that

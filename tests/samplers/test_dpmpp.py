@@ -160,6 +160,14 @@ def check_3m(module):
               lower_order_final="always")
 
 
+def check_endings(module):
+    """The last orders of third-order multistep trajectories, on both sides of 15 steps."""
+    for steps, ending, last in ((14, None, (3, 2, 1)), (15, None, (3, 3, 3)), (12, "never", (3, 3, 3)),
+                                (40, "always", (3, 2, 1)), (2, None, (2, 1))):
+        made = module.plan("test", grids.karras(steps), 3, "multi", lower_order_final=ending)
+        assert made.orders[-3:] == last and len(made.orders) == steps and set(made.orders[:-2]) <= {3}
+
+
 def check_first_steps(module):
     """Order 1 of every form, in x0 and in eps, is DDIM without noise; also to sigma = 0 and from alpha = 0."""
     ends = Grid([2., 1., 0.], [0., .7, 1.], [1.3, .8, 0.], "both ends")
@@ -234,6 +242,16 @@ def test_a_first_step_of_first_order_leaves_3m_second_order():
     late = observe(Claim("3M", dpmpp, 2, {"order": 3}), "circle", (2048, 4096))
     early = observe(Claim("3M", dpmpp, 2, {"order": 3}), "karras", (256, 512))
     assert abs(late.order - 2) < .05 and 2.3 < early.order < 2.5, (late, early)
+
+
+def test_few_steps_end_in_lower_orders():
+    """Fewer than 15 steps, as the authors' documentation says; their code says 10, which at 12 steps is another end."""
+    check_endings(EXPONENTIAL)
+    grid = grids.karras(13, .05, 10., final=None)
+    x = start(grid)
+    documented, coded = (samplers.run(dpmpp(WORLD, grid, x, lower_order_final=e)) for e in ("paper", "never"))
+    assert np.abs(documented - coded).max() > 1e-3
+    np.testing.assert_array_equal(samplers.run(dpmpp(WORLD, grid, x)), documented)
 
 
 def test_third_order_stands_on_r2_of_two_thirds():
@@ -392,6 +410,8 @@ MUTANTS = [
     (check_2m, "history[:order - 1], p.rule", "history[:2], p.rule"),
     (check_2m, "p.start == \"lower\" or", "p.start == \"single\" or"),
     (check_2m, "start == \"lower\" or len(history) >= order - 1", "start == \"lower\" or len(history) >= order"),
+    (check_endings, "steps < FEW", "steps <= FEW"),
+    (check_endings, "FEW = 15", "FEW = 10"),
     (check_2m, "steps < FEW", "steps > FEW"),
     (check_3m, "half = phi(3, z)", "half = 2 * phi(3, z)"),
     (check_3m, "*history[:1]]", "*history[1:2]]"),
