@@ -24,6 +24,7 @@ from .fit import TrainConfig, TrainingDiverged
 from .info import describe
 from .likelihood import METHODS, TRACES, bound as measure_bound, likelihood as measure_likelihood
 from .models import NetworkOptions, suggest
+from .process.gaussian import VARIANCES
 from .process.likelihood import NotConverged
 from .sample import sample as draw_samples
 from .samplers import SAMPLERS
@@ -252,6 +253,8 @@ def evaluate(samples, source, labels, heldout, seed, target):
 @click.option("--count", type=click.IntRange(1), help="Number of images, drawn by --seed.  [default: 100, or all]")
 @click.option("--by", type=click.Choice(METHODS), default="ode", show_default=True, help=(
     "ode: the PF-ODE's density; bound: the variational bound of all T steps, where the schedule is discrete."))
+@click.option("--variance", type=click.Choice(VARIANCES), help=(
+    "Of the bound's steps: beta-tilde (small), better for few grey levels and many steps, or beta.  [default: large]"))
 @click.option("--trace", type=click.Choice(TRACES), default="hutchinson", show_default=True, help=(
     "exact: a product per pixel; hutchinson: --probes of them, random, right in the mean."))
 @click.option("--probes", type=click.IntRange(1), help="Random products per image and evaluation.  [default: 1]")
@@ -264,17 +267,20 @@ def evaluate(samples, source, labels, heldout, seed, target):
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
     "Parts of a batch side by side; 0: one per core."))
 @click.option("--json", "target", help="Write the figures to this file too.")
-def likelihood(checkpoint, source, labels, split, count, by, trace, probes, rtol, tolerance, seed, threads, target):
+def likelihood(checkpoint, source, labels, split, count, by, variance, trace, probes, rtol, tolerance, seed, threads,
+               target):
     """Bits per dimension of images under CHECKPOINT, by its probability-flow ODE (no figure unless it converged)."""
     if target:
         check_writable(target)
-    if probes is not None and trace == "exact":
-        raise ValueError(f"likelihood: --probes {probes} belongs to --trace hutchinson; leave it away")
+    if probes is not None and (trace == "exact" or by == "bound"):
+        raise ValueError(f"likelihood: --probes {probes} belongs to --by ode --trace hutchinson; leave it away")
+    if variance and by != "bound":
+        raise ValueError(f"likelihood: --variance {variance} belongs to --by bound; leave it away")
     loaded = load_checkpoint(checkpoint, ("training", "distillation"))
     dataset = (load_data(source, labels, split or "heldout") if source == "digits"
                else data.load(source, labels, split or "all"))
     count = min(100, len(dataset)) if count is None else count
-    results = (measure_bound(loaded, dataset, count, seed=seed, threads=threads) if by == "bound" else
+    results = (measure_bound(loaded, dataset, count, variance or "large", seed, threads=threads) if by == "bound" else
                measure_likelihood(loaded, dataset, count, trace, probes or 1, seed, rtol, tolerance, threads=threads))
     text = json.dumps(results, indent=2)
     if target:

@@ -10,4 +10,5 @@ grids            the levels that a sampler visits; family_grids: in a family's o
 transfer         a denoiser of one family at the levels of another
 maps             denoisers made from denoisers
 exact            worlds whose answers are known; affine: the exact output law of a sampler on one of them
+likelihood       log p of a denoiser by its PF-ODE, refused unless it converged; bound: the variational bound, by terms
 """

@@ -274,7 +274,7 @@ def variational_bound(denoiser, schedule, x0, noise, variance="small", first="ne
 # ---- worlds whose derivative is known
 
 def exact(world):
-    """A Gaussian world or a mixture, linearised: dE[x_0 | x]/dx in closed form.
+    """A Gaussian world or a mixture, linearised, at levels in numbers: dE[x_0 | x]/dx in closed form.
 
     With V = alpha^2 cov + sigma^2 I, a component's is alpha cov V^-1; a mixture's, with responsibilities r_k, means
     m_k and scores s_k at x, sum_k r_k (alpha cov_k V_k^-1 + m_k (s_k - s)'), s the score: no difference divided by
@@ -284,14 +284,15 @@ def exact(world):
     weights = getattr(world, "weights", np.ones(1))
 
     def linearised(x, level):
-        log_r = np.stack([math.log(w) + c.log_density(x, level) - world.log_density(x, level)
+        xp = backend.of(x=x)
+        log_r = xp.stack([math.log(w) + c.log_density(x, level) - world.log_density(x, level)
                           for w, c in zip(weights, components)])
         score = world.score(x, level)
         J = 0
-        for r, c in zip(np.exp(log_r)[:, :, None, None], components):
+        for r, c in zip(xp.exp(log_r)[:, :, None, None], components):
             V = level.alpha ** 2 * c.cov + level.sigma ** 2 * np.eye(world.dim)
             mean, pull = c.posterior_mean(x, level), c.score(x, level) - score
-            J = J + r * (level.alpha * np.linalg.solve(V, c.cov) + mean[:, :, None] * pull[:, None])
+            J = J + r * (xp.asarray(level.alpha * np.linalg.solve(V, c.cov)) + mean[:, :, None] * pull[:, None])
         return world.posterior_mean(x, level), lambda v: (J @ v[:, :, None])[:, :, 0]
 
     return linearised

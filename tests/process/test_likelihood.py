@@ -5,6 +5,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import standin
 from planted import mutant
 from scipy.special import ndtr
 
@@ -52,16 +53,20 @@ def matrix(product, x):
     return np.stack([product(np.broadcast_to(e, x.shape)) for e in np.eye(x.shape[1])], axis=2)
 
 
-@pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize("level", [ve(0.3), Level(0, 0.8, 0.6), Level(0, 0.1, 0.9)])
-def test_the_exact_derivative_is_the_posterior_covariance(name, level):
+def check_derivative(module=likelihood, name="mixture in 2-D", level=Level(0, 0.8, 0.6)):
     """By Tweedie, twice. The identity takes a difference of second moments: rounding of 1e-16 |m|^2/sigma^2."""
     world = WORLDS[name]
     x = 1.5 * Key(1).normal((6, world.dim))
-    D, product = likelihood.exact(world)(x, level)
+    D, product = module.exact(world)(x, level)
     want = tweedie(world, x, level)
     np.testing.assert_allclose(matrix(product, x), want, rtol=0, atol=1e-12 * np.abs(want).max())
     np.testing.assert_array_equal(D, world.posterior_mean(x, level))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("level", [ve(0.3), Level(0, 0.8, 0.6), Level(0, 0.1, 0.9)])
+def test_the_exact_derivative_is_the_posterior_covariance(name, level):
+    check_derivative(name=name, level=level)
 
 
 # ---- the trace
@@ -198,6 +203,20 @@ def test_rows_are_solved_to_the_same_figure_alone_and_together():
     np.testing.assert_allclose(found.log_p[3], alone.log_p[0], rtol=1e-9)
 
 
+def test_a_likelihood_is_the_same_on_a_device():
+    """The denoiser and the trace stay where x lives; the solver is on the host, and so are the figures."""
+    world, x, z = WORLDS["mixture in 2-D"], Key(12).normal((3, 2)), np.sign(Key(13).normal((2, 3, 2)))
+
+    def figures(there):
+        return [likelihood.log_likelihood(likelihood.exact(world), there(x), ve(0.1), ve(9.0), world.log_density,
+                                          trace, tolerance=0.1).log_p
+                for trace in (likelihood.exact_trace, likelihood.hutchinson(there(z)))]
+
+    host, there = figures(lambda a: a), figures(standin.xp.asarray)
+    assert all(type(log_p) is np.ndarray for log_p in there)
+    np.testing.assert_array_equal(there, host)
+
+
 # ---- the guard
 
 def ring_likelihood(solver, module=likelihood, guarded=True):
@@ -313,6 +332,12 @@ def ring_from(a, b):
 # ---- planted mutants
 
 MUTANTS = [
+    (check_derivative, "c.score(x, level) - score", "c.score(x, level)"),
+    (check_derivative, "+ mean[:, :, None] * pull", "- mean[:, :, None] * pull"),
+    (check_derivative, "level.alpha * np.linalg.solve", "np.linalg.solve"),
+    (check_derivative, "level.sigma ** 2 * np.eye", "level.sigma * np.eye"),
+    (check_derivative, "level.alpha ** 2 * c.cov", "level.alpha * c.cov"),
+    (check_derivative, "math.log(w) + c.log_density", "c.log_density"),
     (check_closed_form, "(d * cos - trace", "(d * cos + trace"),
     (check_closed_form, "(d * cos - trace", "(d - trace"),
     (check_closed_form, "trace(product, xhat)) / sin", "trace(product, xhat)) / sin ** 2"),

@@ -119,15 +119,15 @@ def grey_levels(levels):
     return x, ndtr(upper / 0.3) - ndtr(lower / 0.3)
 
 
-def check_discrete(module=likelihood, levels=256, center=0.0):
+def check_discrete(module=likelihood, levels=256, center=0.0, variance="large", T=400):
+    """E[bound] - entropy of grey levels, whose posterior mean is a finite world's; bits."""
     x, p = grey_levels(levels)
     world = exact.FiniteData(x - center, p)
     z, w = gauss(7, 1)
     rows, both = np.repeat(x[:, None] - center, 7, axis=0), (p[:, None] * w).ravel()
-    found = module.variational_bound(world, schedules.cosine(400), rows, lambda t: np.tile(z, (levels, 1)), "large",
+    found = module.variational_bound(world, schedules.cosine(T), rows, lambda t: np.tile(z, (levels, 1)), variance,
                                      levels=levels, center=center)
-    gap = both @ found.total + p @ np.log2(p)
-    return gap
+    return both @ found.total + p @ np.log2(p)
 
 
 def check_fine_bins(module=likelihood):
@@ -149,6 +149,13 @@ def test_the_bound_of_grey_levels_is_above_their_entropy():
 @pytest.mark.parametrize("levels", [5, 17])
 def test_the_bound_of_grey_levels_does_not_depend_on_the_centre(levels):
     check_centring(levels=levels)
+
+
+def test_few_grey_levels_need_the_small_variance():
+    """x_0 of 5 levels is certain long before t = 1: beta-tilde is the true variance, beta costs half a bit."""
+    gaps = [check_discrete(levels=5, variance="small", T=T) for T in (100, 200, 400)]
+    np.testing.assert_allclose(np.log2(np.array(gaps[:-1]) / gaps[1:]), 1.0, atol=0.1, err_msg=str(gaps))
+    assert 0 < gaps[-1] < 0.05 < 0.4 < check_discrete(levels=5, T=400)
 
 
 def test_each_time_has_a_noise_of_its_own_and_a_term():

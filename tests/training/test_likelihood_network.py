@@ -172,6 +172,7 @@ def test_a_network_on_a_discrete_schedule_has_a_bound_above_its_odes_likelihood(
           TrainConfig(steps=60, batch=16, warmup=5, lr=1e-2, threads=1), tmp_path, progress=False)
     args = [tmp_path / "checkpoint.h5", "--data", runs / "plain.h5", "--count", 12, "--threads", 1]
     by_bound = json.loads(refdiff("likelihood", *args, "--by", "bound"))
+    assert json.loads(refdiff("likelihood", *args, "--by", "bound", "--variance", "small"))["variance"] == "small"
     by_ode = json.loads(refdiff("likelihood", *args, "--probes", 4))
     assert by_bound["T"] == 50 and by_bound["levels"] == 8 and 0 < by_bound["prior"] < 0.01 < by_bound["decoder"]
     assert 0 < by_ode["bits_per_dim"] < by_bound["bits_per_dim"] < 4
@@ -183,7 +184,8 @@ def test_a_network_on_a_discrete_schedule_has_a_bound_above_its_odes_likelihood(
     (["plain/distilled.h5", "--data", "plain.h5"], "has no density of its own"),
     (["plain/checkpoint.h5"], "are (8, 8, 1), the checkpoint's (4, 4, 1)"),
     (["plain/checkpoint.h5", "--data", "plain.h5", "--count", "99"], "count is 99, wanted 1..40"),
-    (["plain/checkpoint.h5", "--data", "plain.h5", "--trace", "exact", "--probes", "2"], "belongs to --trace hutch"),
+    (["plain/checkpoint.h5", "--data", "plain.h5", "--trace", "exact", "--probes", "2"], "--by ode --trace hutch"),
+    (["plain/checkpoint.h5", "--data", "plain.h5", "--variance", "small"], "belongs to --by bound"),
     (["plain/checkpoint.h5", "--data", "plain.h5", "--count", "2", "--rtol", "0.5", "--tolerance", "1e-9"],
      "the integral has not converged"),
 ])
