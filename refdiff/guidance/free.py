@@ -34,14 +34,20 @@ def extra_weight(name, scale, w):
     return number(f"{name}: w", w) if scale is None else number(f"{name}: scale", scale) - 1.0
 
 
+def common(one, other):
+    """(kind, sigma_data, value, value) of two predictions: their kind if it is the same one, else x_0."""
+    if (one.kind, one.sigma_data) == (other.kind, other.sigma_data):
+        return one.kind, one.sigma_data, one.value, other.value
+    return "x0", None, one.x0, other.x0
+
+
 def beyond(good, bad, w, x, level):
     """good + w (good - bad), two predictions of x at a level; w a number or (n,). In their kind, or in x0 if two."""
     w = expand(w, x)
-    kind = good.kind if good.kind == bad.kind else "x0"
-    a, b = (p.value if p.kind == kind else p.x0 for p in (good, bad))
+    kind, sigma_data, a, b = common(good, bad)
     if good.x is not x or bad.x is not x:             # an eps kept by thresholding: a pair of another point
         x = good.x + w * (good.x - bad.x)
-    return Prediction(kind, a + w * (a - b), x, level)
+    return Prediction(kind, a + w * (a - b), x, level, sigma_data)
 
 
 def cfg(conditional, unconditional, *, scale=None, w=None, rescale=0.0, kind="v"):
@@ -79,7 +85,7 @@ def cfg_labels(labelled, labels, null, *, scale=None, w=None, rescale=0.0, kind=
         rows = level if isinstance(level.alpha, float) else Level(*(
             backend.of(level=a).concatenate([a, a]) for a in (level.t, level.alpha, level.sigma)))
         p = labelled(xp.concatenate([x, x]), rows, both)
-        return Prediction(p.kind, p.value[:n], x, level), Prediction(p.kind, p.value[n:], x, level)
+        return tuple(Prediction(p.kind, half, x, level, p.sigma_data) for half in (p.value[:n], p.value[n:]))
 
     return _guided("cfg_labels", pair, lambda x, level: labelled(x, level, labels),
                    extra_weight("cfg_labels", scale, w), rescale, kind)
@@ -144,10 +150,9 @@ def interval(inside, outside, *, sigma=None, lam=None):
             here = (level.lam >= low) & (level.lam < high)
         if isinstance(level.alpha, float):
             return (inside if here else outside)(x, level)
-        one, other = inside(x, level), outside(x, level)
-        kind = one.kind if one.kind == other.kind else "x0"
+        kind, sigma_data, one, other = common(inside(x, level), outside(x, level))
         xp = backend.of(x=x)
         here = xp.asarray(here).reshape((-1,) + (1,) * (x.ndim - 1))
-        return Prediction(kind, xp.where(here, getattr(one, kind), getattr(other, kind)), x, level)
+        return Prediction(kind, xp.where(here, one, other), x, level, sigma_data)
 
     return chosen

@@ -439,6 +439,6 @@ MUTANTS = [
 
 @pytest.mark.parametrize("check, module, name, old, new", MUTANTS, ids=[f"{m[2]}-{i}" for i, m in enumerate(MUTANTS)])
 def test_every_mutant_is_killed(check, module, name, old, new):
-    wrong = planted.mutant(module, name, old, new)
+    wrong = getattr(planted.mutant(module.__name__.removeprefix("refdiff."), (old, new)), name)
     with pytest.raises(AssertionError):
         check(wrong)

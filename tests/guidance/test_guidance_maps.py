@@ -557,14 +557,14 @@ MUTANTS = [
     (check_cfg, free, "cfg", "a + w * (a - b)", "b + w * (a - b)"),
     (check_cfg, free, "cfg", 'name}: scale", scale) - 1.0', 'name}: scale", scale)'),
     (check_cfg_in_terms_of_its_two_halves, free, "cfg", 'name}: w", w) if', 'name}: w", w) - 1 if'),
-    (check_mixed_kinds, free, "cfg", "p.value if p.kind == kind else p.x0", "p.value"),
+    (check_mixed_kinds, free, "cfg", 'return "x0", None, one.x0, other.x0', 'return "x0", None, one.value, other.value'),
     (check_rescale, free, "cfg", "phi * (std_c / std_g)", "phi * (std_g / std_c)"),
     (check_rescale, free, "cfg", "+ (1 - phi) * guided", "+ (1 - phi) * conditional"),
     (check_rescale, free, "cfg", "+ (1 - phi) * guided", "+ guided"),
     (check_rescale, free, "cfg", "tuple(range(1, guided.ndim))", "tuple(range(guided.ndim))"),
     (check_rescale, free, "cfg", "c, g = getattr(c, kind), getattr(g, kind)", "c, g = c.v, g.v"),
     (check_one_evaluation, free, "cfg_labels", "concatenate([labels, null])", "concatenate([null, labels])"),
-    (check_one_evaluation, free, "cfg_labels", "p.value[n:], x", "p.value[:n], x"),
+    (check_one_evaluation, free, "cfg_labels", "(p.value[:n], p.value[n:])", "(p.value[:n], p.value[:n])"),
     (check_interval, free, "interval", "level.ratio > low", "level.ratio >= low"),
     (check_interval, free, "interval", "level.ratio <= high", "level.ratio < high"),
     (check_interval, free, "interval", "level.lam >= low", "level.lam > low + .01"),
@@ -611,6 +611,23 @@ MUTANTS = [
 
 @pytest.mark.parametrize("check, module, name, old, new", MUTANTS, ids=[f"{m[2]}-{i}" for i, m in enumerate(MUTANTS)])
 def test_every_mutant_is_killed(check, module, name, old, new):
-    wrong = planted.mutant(module, name, old, new)
+    wrong = getattr(planted.mutant(module.__name__.removeprefix("refdiff."), (old, new)), name)
     with pytest.raises(AssertionError):
         check(wrong)
+
+
+def test_guidance_of_a_network_that_predicts_edms_F_is_that_of_its_x0():
+    level, x = ve(1.3), Key(4).normal((3, 2))
+    rows = Level(np.array([.5, 1., 2.]), np.ones(3), np.array([.5, 1., 2.]))
+    c, u = (Gaussian([m, -m], [[.3, .1], [.1, .4]]) for m in (.5, -.2))
+
+    def as_F(world, sigma_data):
+        return lambda x, level: world(x, level).to("F", sigma_data)
+
+    for sigma_data in (.5, .8):                     # of one scale, and of two: then in x0
+        got = free.cfg(as_F(c, .5), as_F(u, sigma_data), scale=3.)(x, level)
+        assert got.kind == ("F" if sigma_data == .5 else "x0")
+        np.testing.assert_allclose(got.x0, u(x, level).x0 + 3 * (c(x, level).x0 - u(x, level).x0), rtol=1e-12)
+        part = free.interval(as_F(c, .5), as_F(u, sigma_data), sigma=(.7, 1.5))(x, rows)
+        wanted = np.where(np.array([0, 1, 0])[:, None], c(x, rows).x0, u(x, rows).x0)
+        np.testing.assert_allclose(part.x0, wanted, rtol=1e-12, atol=1e-14)
