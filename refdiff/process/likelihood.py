@@ -44,8 +44,8 @@ def exact_trace(product, x):
 def hutchinson(probes):
     """The trace as the mean of z' (dD/dx) z over probes z[k, n, ...] that the caller drew, E[z z'] = I. [SDE sec. D.2]
 
-    Unbiased; exact in the mean over any complete set of orthogonal probes with |z|^2 = d. The probes stay the same
-    along a trajectory, so that its slope is a function. Rademacher probes (entries +-1) have the smaller variance.
+    Exact in the mean over any complete set of orthogonal probes with |z|^2 = d. They stay the same along a trajectory,
+    so that its slope is a function. Rademacher probes (entries +-1) have a smaller variance than Gaussian ones.
     """
     if probes.ndim < 2 or not len(probes):
         raise ValueError(f"hutchinson: probes have shape {probes.shape}, wanted (k, n, ...) with k >= 1")
@@ -161,6 +161,9 @@ def change_of_variables(linearised, x, a, b, prior, trace=exact_trace, solver=Ad
     log p_a(x) = prior(x_b, b) + int div v dtheta + d log(norm_b/norm_a), norm = sqrt(alpha^2 + sigma^2). [SDE eq. 39]
     x[n, ...] a point per row; levels in numbers, 0 < sigma at a; prior(x_b, b) -> (n,), such as `normal_prior`.
     """
+    if not (isinstance(a.alpha, float) and isinstance(b.alpha, float) and len(x) and bool((abs(x) < math.inf).all())):
+        raise ValueError(f"likelihood: x{tuple(x.shape)} between {a} and {b}: wanted at least one row, all of x finite "
+                         "and levels in numbers")
     span = math.atan2(a.sigma, a.alpha), math.atan2(b.sigma, b.alpha)
     if not 0 < span[0] < span[1]:
         raise ValueError(f"likelihood: from sigma/alpha = {a.ratio:g} to {b.ratio:g}, wanted 0 < start < end: "
@@ -180,8 +183,7 @@ def change_of_variables(linearised, x, a, b, prior, trace=exact_trace, solver=Ad
     y, evaluations = solver.solve(slope, span, np.concatenate([start, np.zeros((n, 1))], axis=1))
     end, divergence = y[:, :d].reshape(x.shape) * norm_b, y[:, d]
     log_prior = prior(end, b)
-    log_p = log_prior + divergence + d * math.log(norm_b / norm_a)
-    return Likelihood(log_p, log_prior, divergence, end, evaluations)
+    return Likelihood(log_prior + divergence + d * math.log(norm_b / norm_a), log_prior, divergence, end, evaluations)
 
 
 def log_likelihood(linearised, x, a, b, prior, trace=exact_trace, solver=Adaptive(), tolerance=1e-3):
@@ -277,22 +279,23 @@ def exact(world):
     """A Gaussian world or a mixture, linearised, at levels in numbers: dE[x_0 | x]/dx in closed form.
 
     With V = alpha^2 cov + sigma^2 I, a component's is alpha cov V^-1; a mixture's, with responsibilities r_k, means
-    m_k and scores s_k at x, sum_k r_k (alpha cov_k V_k^-1 + m_k (s_k - s)'), s the score: no difference divided by
-    sigma^2.
+    m_k and scores s_k at x, is sum_k r_k (alpha cov_k V_k^-1 + m_k (s_k - sum_j r_j s_j)').
     """
     components = getattr(world, "components", [world])
     weights = getattr(world, "weights", np.ones(1))
 
     def linearised(x, level):
         xp = backend.of(x=x)
-        log_r = xp.stack([math.log(w) + c.log_density(x, level) - world.log_density(x, level)
-                          for w, c in zip(weights, components)])
-        score = world.score(x, level)
-        J = 0
-        for r, c in zip(xp.exp(log_r)[:, :, None, None], components):
+        log_r = xp.stack([math.log(w) + c.log_density(x, level) for w, c in zip(weights, components)])
+        r = xp.exp(log_r - log_r.max(axis=0))
+        r = (r / r.sum(axis=0))[:, :, None]
+        means, scores = (xp.stack([getattr(c, name)(x, level) for c in components])
+                         for name in ("posterior_mean", "score"))                  # (k, n, d)
+        pull, J = scores - (r * scores).sum(axis=0), 0
+        for k, c in enumerate(components):
             V = level.alpha ** 2 * c.cov + level.sigma ** 2 * np.eye(world.dim)
-            mean, pull = c.posterior_mean(x, level), c.score(x, level) - score
-            J = J + r * (xp.asarray(level.alpha * np.linalg.solve(V, c.cov)) + mean[:, :, None] * pull[:, None])
-        return world.posterior_mean(x, level), lambda v: (J @ v[:, :, None])[:, :, 0]
+            own = xp.asarray(level.alpha * np.linalg.solve(V, c.cov))
+            J = J + r[k, :, :, None] * (own + means[k, :, :, None] * pull[k, :, None])
+        return (r * means).sum(axis=0), lambda v: (J @ v[:, :, None])[:, :, 0]
 
     return linearised
