@@ -121,7 +121,8 @@ def squared_diffusion(level, dalpha, dsigma):
 def likelihood(level, dalpha, dsigma):
     """g^2/(2 sigma^2) = -(1/2) d log SNR/dt, with which the loss bounds -log p in nats. [MLSDE]
 
-    Of the score's error it is g^2/2: eps = -sigma score. Summed over the entries of a row and integrated over t.
+    Of the score's error it is g^2/2: eps = -sigma score. Summed over the entries of a row and integrated over t. The
+    limit of `vlb` for many steps, in which the schedule matters by its ends alone [VDM eq. 15, 17, 18].
     """
     if anywhere(level.sigma == 0):
         raise LimitError(f"likelihood weight at t = {level.t}, where sigma = 0: it is infinite there; start after it")
@@ -132,7 +133,8 @@ def vlb(s, t, variance="small"):
     """L_{t-1} of the bound in nats over |eps - eps_hat|^2 summed over entries, p(x_s | x_t) of a fixed variance.
 
     (c_x0 sigma_t/alpha_t)^2/(2 variance), where c_x0 is the posterior's; between neighbours of a discrete schedule
-    beta_t^2/(2 variance (1 - beta_t) (1 - abar_t)); with "small" (SNR_s/SNR_t - 1)/2. [DDPM eq. 12]
+    beta_t^2/(2 variance (1 - beta_t) (1 - abar_t)) [DDPM eq. 12]; with "small" (SNR_s/SNR_t - 1)/2, which of |x_0|^2
+    is (SNR_s - SNR_t)/2 [VDM eq. 13, 14].
     Raises LimitError where the variance is 0: s clean and "small", where the decoder takes the term's place.
     """
     var = fixed_variance(variance, s, t)
