@@ -3,25 +3,31 @@
     observed = observe(CLAIMS[0])            # error against N, and the slope of log error over log N
 
 Deterministic solvers are judged on a mixture of Gaussians in one dimension, whose PF-ODE carries quantiles to
-quantiles, with no solver in sight. The slope is the least-squares one over the counts from `since` on.
+quantiles, with no solver in sight. Stochastic ones are judged by their output law on Gaussian data, exact by the probe
+of their affine map, against the data's: the weak order. The slope is the least-squares one from N = `since` on.
 """
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..process import families, grids
-from ..process.exact import Mixture
+from ..process import affine, families, grids
+from ..process.exact import Gaussian, Mixture
+from .churn import churn
 from .ddim import ddim
+from .ddpm import ddpm
 from .deis import deis
 from .dpm import dpm
 from .dpmpp import dpmpp
 from .edm import euler, heun
 from .lms import lms
 from .plms import plms
+from .sde import ancestral, euler_maruyama, reverse_diffusion
+from .sde_dpmpp import sde_dpmpp
 from .state import run
 from .unipc import unipc
 
+POINT = Gaussian([.7], [[.3]])
 LINE = Mixture([.3, .7], [-1., .8], [.16, .25])
 COUNTS = (64, 128, 256, 512, 1024)
 
@@ -41,18 +47,22 @@ GRIDS = {"karras": karras, "circle": circle}
 
 @dataclass(frozen=True)
 class Claim:
-    """`sampler(denoiser, grid, x, **options)` has error O(N^-order) from N = since steps on."""
+    """`sampler(denoiser, grid, x, **options)` has error O(N^-order) from N = since steps on.
+
+    weak: the error is that of the output's mean and variance on Gaussian data; the sampler draws once in each step.
+    """
 
     name: str
     sampler: object
     order: float
     options: dict = field(default_factory=dict)
     since: int = COUNTS[0]
+    weak: bool = False
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What was measured: the root mean square error at each count, and the order, the slope from `since` on."""
+    """What was measured: the error at each count (root mean square, or of the law), and the order, their slope."""
 
     claim: Claim
     grid: str
@@ -61,20 +71,33 @@ class Observed:
     order: float
 
 
+def flow_error(claim, levels):
+    """The root mean square distance from the flow's end, over nine trajectories of LINE."""
+    a, b = levels.level(0), levels.level(len(levels))
+    x = np.linspace(-2, 2, 9)[:, None] * math.hypot(a.alpha, a.sigma)
+    out = run(claim.sampler(LINE, levels, x, **claim.options))
+    return float(np.sqrt(np.mean((out - LINE.quantile_map(x, a, b)) ** 2)))
+
+
+def law_error(claim, levels):
+    """The distance of the output's (mean, variance) from those of POINT at the last level, begun with the first's."""
+    a, b = POINT.marginal(levels.level(0)), POINT.marginal(levels.level(len(levels)))
+    read = affine.probe(lambda x, noise: run(claim.sampler(POINT, levels, x, noise=noise, **claim.options)),
+                        len(levels), 1)
+    mean, cov = read.law(a.mean, a.cov)
+    return math.hypot(float(mean[0] - b.mean[0]), float(cov[0, 0] - b.cov[0, 0]))
+
+
 def observe(claim, grid="karras", counts=COUNTS):
     """The observed order of a claim on a grid of GRIDS, whose name is given."""
-    errors = []
-    for N in counts:
-        levels = GRIDS[grid](N)
-        a, b = levels.level(0), levels.level(N)
-        x = np.linspace(-2, 2, 9)[:, None] * math.hypot(a.alpha, a.sigma)
-        out = run(claim.sampler(LINE, levels, x, **claim.options))
-        errors.append(float(np.sqrt(np.mean((out - LINE.quantile_map(x, a, b)) ** 2))))
+    error = law_error if claim.weak else flow_error
+    errors = [error(claim, GRIDS[grid](N)) for N in counts]
     used = [(math.log(N), math.log(e)) for N, e in zip(counts, errors) if N >= claim.since]
     return Observed(claim, grid, tuple(counts), tuple(errors), -float(np.polyfit(*np.transpose(used), 1)[0]))
 
 
 FULL = {"start": "rk4", "lower_order_final": "never"}      # what the papers' first and last steps cost is left out
+NOISY = {"end": "noise"}                                   # the last step as the others, for the law at a noisy level
 
 CLAIMS = [
     Claim("euler", euler, 1),
@@ -103,4 +126,15 @@ CLAIMS = [
     Claim("dpm++3m, single-step start", dpmpp, 3, {"order": 3, "start": "single"}),
     Claim("dpm++3m, last steps lowered", dpmpp, 2, {"order": 3, "start": "single", "lower_order_final": "always"}, 256),
     Claim("dpm++3m as its authors' code", dpmpp, 2, {"order": 3, "rule": "truncated"}, 256),
+    Claim("ddpm", ddpm, 1, weak=True),
+    Claim("ddpm large", ddpm, 1, {"variance": "large"}, weak=True),
+    Claim("ddim, eta = 1", ddim, 1, {"eta": 1.0}, weak=True),
+    Claim("euler-maruyama", euler_maruyama, 1, NOISY, weak=True),
+    Claim("reverse diffusion", reverse_diffusion, 1, NOISY, weak=True),
+    Claim("ancestral", ancestral, 1, NOISY, weak=True),
+    Claim("sde-dpm++1", sde_dpmpp, 1, {"order": 1, **NOISY}, weak=True),
+    Claim("sde-dpm++2m", sde_dpmpp, 2, NOISY, weak=True),
+    Claim("sde-dpm++2m exact", sde_dpmpp, 2, {"rule": "exact", **NOISY}, weak=True),
+    Claim("sde-dpm++2m, tau = 1/2", sde_dpmpp, 2, {"tau": 0.5, **NOISY}, weak=True),
+    Claim("churn, S_churn = 10", churn, 2, {"S_churn": 10.0, "S_tmax": 8.0}, weak=True),
 ]

@@ -39,7 +39,8 @@ def sde_dpmpp(denoiser, grid, x, order=2, tau=1.0, rule="truncated", end="mean",
     order 1. end: "mean" adds no noise in the last step, "noise" does. Order 1 is `ddim` with eta = 0 (tau = 0) and
     `ddpm` (tau = 1), on every grid of every family.
 
-    Weak order 1 and 2 with end = "noise". x[n, ...] is noise at grid.level(0). Yields a State per step.
+    Weak order 1 and 2 on Gaussian data from 64 steps on, with end = "noise": at a noisy level a last step without is
+    short of O(1/N). x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     if order not in (1, 2):
         raise ValueError(f"sde_dpmpp: order is {order!r}, wanted 1 or 2")

@@ -1,4 +1,5 @@
 """EDM's stochastic sampler: its law, Heun's method without churn, its draws. And mutants that must die."""
+import importlib
 import math
 
 import mpmath as mp
@@ -12,7 +13,8 @@ from refdiff.process import affine, affine_moves, grids
 from refdiff.process.grids import Grid
 from refdiff.process.parameterization import Prediction
 from refdiff.rng import Key
-from refdiff.samplers import churn as module
+
+module = importlib.import_module("refdiff.samplers.churn")
 
 
 class Counted:

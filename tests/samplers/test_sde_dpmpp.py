@@ -1,4 +1,5 @@
 """SDE-DPM-Solver++: its law, its coefficients at 50 digits, what it is at tau = 0 and 1. And mutants that must die."""
+import importlib
 import math
 
 import mpmath as mp
@@ -12,7 +13,8 @@ from refdiff.process import affine_moves, families, grids
 from refdiff.process.grids import Grid
 from refdiff.process.polynomial import PolynomialDenoiser
 from refdiff.rng import Key
-from refdiff.samplers import sde_dpmpp as module
+
+module = importlib.import_module("refdiff.samplers.sde_dpmpp")
 
 SETTINGS = [(tau, order, rule) for tau in (0.0, .3, 1.0) for order, rule in ((1, "truncated"), (2, "truncated"),
                                                                              (2, "exact"))]
