@@ -5,7 +5,7 @@ import numpy as np
 
 from ..process.families import Interpolated
 from .lms import weights as ratio_weights
-from .multistep import STARTS, check_options, eps_moments, explicit, solve
+from .multistep import STARTS, check_options, check_times, eps_moments, explicit, solve
 
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -39,11 +39,7 @@ def time_weights(grid):
     if family is None:
         raise ValueError(f"deis: variable 't' integrates over the times between the grid's levels and grid {grid.rule} "
                          "names no family; pass Grid(..., family=...), or use variable='rho' or 'lambda'")
-    with np.errstate(divide="ignore"):
-        given = np.log(grid.alpha) - np.log(grid.sigma)
-    if not np.allclose(family.lam(grid.t), given, rtol=1e-6, atol=1e-6):
-        raise ValueError(f"deis: the levels of grid {grid.rule} are not those of its family {family.rule} at the "
-                         "grid's times; use variable='rho' or 'lambda'")
+    check_times("deis", grid)
     return lambda t, s, earlier: solve([level.t - t.t for level in earlier], time_moments(family, t, s, len(earlier)))
 
 

@@ -85,6 +85,15 @@ def check_options(name, grid, x, order, most, start, starts, lower_order_final):
                          "family; pass Grid(..., family=...), or use start='lower'")
 
 
+def check_times(name, grid):
+    """Refuse a grid whose levels are not its family's at its times, where the family's time itself is used."""
+    with np.errstate(divide="ignore"):
+        given = np.log(grid.alpha) - np.log(grid.sigma)
+    if not np.allclose(grid.family.lam(grid.t), given, rtol=1e-6, atol=1e-6):
+        raise ValueError(f"{name}: the levels of grid {grid.rule} are not those of its family {grid.family.rule} at "
+                         "the grid's times; choose a variable or a start that does not use them")
+
+
 def explicit(denoiser, grid, x, order, weights, start, lowered):
     """The loop of an explicit solver in eps. weights(t, s, earlier levels, latest first) -> w_m.
 

@@ -1,6 +1,6 @@
 """PNDM: the coefficients of the classical multistep and Runge-Kutta methods, in DDIM's step instead of Euler's."""
 from ..process.parameterization import Prediction
-from .multistep import STARTS, check_options, explicit, first_order
+from .multistep import STARTS, check_options, check_times, explicit, first_order
 
 ADAMS = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
@@ -49,4 +49,6 @@ def plms(denoiser, grid, x, order=4, start="prk", lower_order_final="paper"):
     """
     starts = {"prk": pseudo_runge_kutta, **STARTS}
     check_options("plms", grid, x, order, 4, start, starts, lower_order_final)
+    if start == "prk" and order > 1:
+        check_times("plms", grid)
     return explicit(denoiser, grid, x, order, weights, starts[start], lower_order_final == "always")

@@ -19,7 +19,10 @@ def moments(kind, t, s, n):
 
 
 def half(kind, t, s, r, B):
-    """The paper's a_1 = 1/2 where there is one point: w = B(h)/(2 r), B_1 = h and B_2 = e^h - 1; with -h for x0."""
+    """The paper's a_1 = 1/2 where there is one point: w = B(h)/(2 r), B_1 = h and B_2 = e^h - 1. [UNIPC sec. 4]
+
+    In x0 with -h for h. What UniP-2 misses of a line in lambda is h^3/6 of its slope with B_1 and -h^3/12 with B_2.
+    """
     h = s.lam - t.lam
     if kind == "eps":
         return -(s.ratio * h if B == "B1" else t.ratio - s.ratio) / (2 * r)      # ratio_s (e^h - 1) is that difference

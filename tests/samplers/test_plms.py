@@ -153,6 +153,13 @@ def test_four_evaluations_in_each_step_of_the_start():
 BARE = Grid([3, 2, 1], [1., 1., 1.], [3., 2., 1.], "bare")
 
 
+def test_levels_that_are_not_the_family_s_at_their_times_are_refused():
+    wrong = Grid([3., 2., 1.], [1., 1., 1.], [4., 2., 1.], "wrong", families.VarianceExploding())
+    with pytest.raises(ValueError, match="plms: the levels of grid wrong are not those of its family ve"):
+        samplers.plms(None, wrong, np.ones((2, 1)))
+    assert len(list(samplers.plms(LINE, wrong, np.ones((2, 1)), start="rk4"))) == 2
+
+
 @pytest.mark.parametrize("options, message", [
     ({"order": 5}, "order is 5, wanted an integer in 1..4"), ({"start": "heun"}, "wanted one of prk, lower, rk4"),
     ({}, "start 'prk' evaluates between the grid's levels and grid bare names no family"),

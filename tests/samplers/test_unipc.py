@@ -225,6 +225,18 @@ def test_first_order_is_ddim():
             np.testing.assert_array_equal(out, ddim)
 
 
+def test_without_its_corrector_and_with_B2_it_is_dpm_solver_plus_plus_multistep():
+    """2M is UniP-2 with a_1 = 1/2 and B_2; 3M with its polynomial integrated exactly is UniP-3 (eps: DPM-Solver)."""
+    for grid in exact_grids():
+        x = Key(2).normal((4, 1)) * grid.level(0).sigma
+        for kind, dpm in (("x0", samplers.dpmpp), ("eps", samplers.dpm)):
+            for order, B, rule in ((2, "B2", "truncated"), (2, "exact", "exact"), (3, "exact", "exact")):
+                unip = samplers.unipc(LINE, grid, x, order=order, kind=kind, B=B, corrector="never",
+                                      lower_order_final="never")
+                multi = dpm(LINE, grid, x, order=order, form="multi", rule=rule, lower_order_final="never")
+                np.testing.assert_allclose(samplers.run(unip), samplers.run(multi), rtol=1e-10, atol=1e-12)
+
+
 def test_the_ending_lowers_the_order_to_one_and_leaves_the_last_step_uncorrected():
     grid, x = uneven(6), Key(1).normal((3, 1))
     states = list(samplers.unipc(LINE, grid, x, order=3))
