@@ -20,9 +20,10 @@ from .deis import deis
 from .dpm import dpm
 from .dpmpp import dpmpp
 from .edm import euler, heun
+from .langevin import predictor_corrector
 from .lms import lms
 from .plms import plms
-from .sde import ancestral, euler_maruyama, reverse_diffusion
+from .sde import ancestral, euler_ancestral, euler_maruyama, reverse_diffusion
 from .sde_dpmpp import sde_dpmpp
 from .state import run
 from .unipc import unipc
@@ -49,7 +50,7 @@ GRIDS = {"karras": karras, "circle": circle}
 class Claim:
     """`sampler(denoiser, grid, x, **options)` has error O(N^-order) from N = since steps on.
 
-    weak: the error is that of the output's mean and variance on Gaussian data; the sampler draws once in each step.
+    weak: the error is that of the output's mean and variance on Gaussian data, with up to `draws` draws in each step.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Claim:
     options: dict = field(default_factory=dict)
     since: int = COUNTS[0]
     weak: bool = False
+    draws: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def law_error(claim, levels):
     """The distance of the output's (mean, variance) from those of POINT at the last level, begun with the first's."""
     a, b = POINT.marginal(levels.level(0)), POINT.marginal(levels.level(len(levels)))
     read = affine.probe(lambda x, noise: run(claim.sampler(POINT, levels, x, noise=noise, **claim.options)),
-                        len(levels), 1)
+                        claim.draws * len(levels), 1)
     mean, cov = read.law(a.mean, a.cov)
     return math.hypot(float(mean[0] - b.mean[0]), float(cov[0, 0] - b.cov[0, 0]))
 
@@ -132,6 +134,9 @@ CLAIMS = [
     Claim("euler-maruyama", euler_maruyama, 1, NOISY, weak=True),
     Claim("reverse diffusion", reverse_diffusion, 1, NOISY, weak=True),
     Claim("ancestral", ancestral, 1, NOISY, weak=True),
+    Claim("euler ancestral", euler_ancestral, 1, weak=True),
+    Claim("predictor and corrector, snr = .01", predictor_corrector, 1, {"size": "expected", "snr": .01}, weak=True,
+          draws=2),
     Claim("sde-dpm++1", sde_dpmpp, 1, {"order": 1, **NOISY}, weak=True),
     Claim("sde-dpm++2m", sde_dpmpp, 2, NOISY, weak=True),
     Claim("sde-dpm++2m exact", sde_dpmpp, 2, {"rule": "exact", **NOISY}, weak=True),
