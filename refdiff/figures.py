@@ -202,20 +202,26 @@ def cost_chart(path, points, lines, ylabel):
 def slope_panels(path, panels, xlabel, ylabel, columns=3):
     """Small charts of errors that fall as powers, both axes logarithmic and common to all, one per entry of panels.
 
-    panels: {title: [(label, xs, ys, power), ...]}. Below each line runs a dashed one of slope -power: what the line should
-    be parallel to.
+    panels: {title: [(label, xs, ys, power), ...]}. Dashed lines have the slope -power, which is written beside them:
+    what the lines that claim it should be parallel to.
     """
     count = -(-len(panels) // columns)
-    fig = _figure(9.6, 2.9 * count + .3)
-    axes = fig.subplots(count, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    fig = _figure(10.5, 4.1 * count)
+    axes = fig.subplots(count, columns, sharey=True, squeeze=False).ravel()
     for ax, (title, lines) in zip(axes, panels.items()):
         ax.set(xscale="log", yscale="log", title=title)
-        for i, (label, xs, ys, power) in enumerate(lines):
+        for i, (label, xs, ys, _) in enumerate(lines):
+            later = i >= len(COLOURS)
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            ax.plot(xs, [ys[-1] / 2 * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
             ax.plot(xs, ys, color=colour, marker=marker, ms=4.5, lw=1.2, label=label, zorder=3,
-                    mfc="white" if i >= len(COLOURS) else colour, ls="-" if i < len(COLOURS) else ":")
-        ax.legend(fontsize=7, loc="lower left", handlelength=1.8, labelspacing=.25, borderpad=.2)
+                    mfc="white" if later else colour, ls=":" if later else "-")
+        for power in sorted({line[3] for line in lines}):
+            _, xs, ys, _ = min((line for line in lines if line[3] == power), key=lambda line: line[2][-1])
+            ax.plot(xs, [ys[-1] / 2 * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
+            ax.annotate(f"{power:g}", (xs[-1], ys[-1] / 2), (4, 0), textcoords="offset points", va="center",
+                        fontsize=8, color=GREY)
+        ax.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(-.05, -.1), ncols=2, handlelength=1.8,
+                  labelspacing=.25, columnspacing=1., borderpad=.2)
         ax.set_xticks(lines[0][1], [str(x) for x in lines[0][1]])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))

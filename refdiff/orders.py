@@ -2,6 +2,8 @@
 
 What is claimed, and how it is observed on exact worlds, is in samplers/orders.py.
 """
+import inspect
+
 from . import figures
 from .samplers.orders import CLAIMS, GRIDS, observe
 from .verify import columns
@@ -52,10 +54,19 @@ def markdown(found, picture="orders.png"):
         *("| " + " | ".join(row) + " |" for row in rows(found)), ""])
 
 
+# Which samplers share a panel of the plot.
+PANELS = {"one step, no noise": ("euler", "ddim", "heun"), "UniPC": ("unipc",), "DEIS": ("deis",),
+          "linear multistep": ("lms", "plms"), "DPM-Solver": ("dpm",), "DPM-Solver++": ("dpmpp",),
+          "stochastic, exact law": ()}
+
+
 def plot(path, found):
-    """Error against steps, one panel per solver family, a line per claim, with the claimed slope beside it."""
-    panels = {}
+    """Error against steps on the first grid, a panel per family of solvers, a line per claim, and the slopes claimed."""
+    panels = {title: [] for title in PANELS}
     for o in found:
         if o.grid == next(iter(GRIDS)):
-            panels.setdefault(o.claim.sampler.__name__, []).append((o.claim.name, o.counts, o.errors, o.claim.order))
-    return figures.slope_panels(path, panels, "steps N", "error")
+            name, drawn = o.claim.sampler.__name__, "noise" in inspect.signature(o.claim.sampler).parameters
+            deterministic = not drawn or name == "ddim" and not o.claim.options
+            title = next((t for t, names in PANELS.items() if name in names and deterministic), list(PANELS)[-1])
+            panels[title].append((o.claim.name, o.counts, o.errors, o.claim.order))
+    return figures.slope_panels(path, {title: lines for title, lines in panels.items() if lines}, "steps N", "error")
