@@ -9,7 +9,7 @@ from gaussian_law import LINEAR, WORLD, check_law, few, many
 from planted import mutant
 
 from refdiff import samplers
-from refdiff.process import affine, affine_moves, grids
+from refdiff.process import affine, affine_moves, families, grids
 from refdiff.process.grids import Grid
 from refdiff.process.parameterization import Prediction
 from refdiff.rng import Key
@@ -114,6 +114,18 @@ def test_churn_corrects_the_law_of_a_wrong_start():
         _, cov = read.law(np.zeros(2), 25. * np.eye(2))
         errors.append(np.abs(cov - WORLD.cov).max())
     assert errors[1] < .05 * errors[0]
+
+
+def test_families_of_one_snr_give_one_law():
+    """VP, VE and flow through the same lambdas, scaled to x/alpha: the same samples from the same draws."""
+    lam, ends = np.linspace(-2, 2, 9), []
+    for family in (families.TrigFlow(), families.VarianceExploding(), families.Flow()):
+        levels = [family.at(float(v)) for v in lam]
+        grid = grids.on(family, [v.t for v in levels])
+        x = Key(1).normal((4, 2)) * levels[0].sigma
+        out = samplers.run(module.churn(WORLD, grid, x, S_churn=1.5, noise=samplers.noise_from(Key(2), x)))
+        ends.append(out / levels[-1].alpha)
+    np.testing.assert_allclose(ends[1:], [ends[0], ends[0]], rtol=1e-12, atol=1e-12)
 
 
 def test_what_cannot_be_is_refused_by_name():

@@ -128,6 +128,22 @@ def test_reverse_diffusion_in_ve_takes_no_smaller_step_than_ancestral_and_more_n
         assert x1 == x2 == 1 and g1 == g2 and std1 > std2
 
 
+def test_ancestral_steps_do_not_depend_on_the_family_and_other_discretisations_do():
+    """VP, VE and flow through the same lambdas, scaled to x/alpha, from the same draws."""
+    lam = np.linspace(-2, 2, 9)
+    for sampler, same in ((module.ancestral, True), (module.euler_ancestral, True), (module.reverse_diffusion, False),
+                          (module.euler_maruyama, False)):
+        ends = []
+        for family in (families.TrigFlow(), families.VarianceExploding(), families.Flow()):
+            levels = [family.at(float(v)) for v in lam]
+            grid = grids.on(family, [v.t for v in levels])
+            x = Key(1).normal((4, 2)) * levels[0].sigma
+            out = samplers.run(sampler(WORLD, grid, x, noise=samplers.noise_from(Key(2), x)))
+            ends.append(out / levels[-1].alpha)
+        for other in ends[1:]:
+            assert np.allclose(other, ends[0], rtol=1e-11, atol=1e-12) == same, sampler.__name__
+
+
 def test_options_that_cannot_be_are_refused_by_name():
     x = np.ones((2, 2))
     grid, nameless = grids.karras(3), Grid([2., 1.], [1., 1.], [2., 1.], "mine")
