@@ -22,7 +22,7 @@ from .state import State, noise_from, run
 from .unipc import unipc
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "consistency": consistency,
-            "dpm": dpm, "dpmpp": dpmpp,
+            "dpm": dpm, "dpmpp": dpmpp, "unipc": unipc, "deis": deis, "lms": lms, "plms": plms,
             "churn": churn, "euler_maruyama": euler_maruyama, "reverse_diffusion": reverse_diffusion,
             "ancestral": ancestral, "euler_ancestral": euler_ancestral, "predictor_corrector": predictor_corrector,
             "sde_dpmpp": sde_dpmpp, "adaptive": adaptive}

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import standin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +136,16 @@ def test_steps_levels_and_predictions_of_the_states():
     for name, solver, options in every_option():
         for i, state in enumerate(solver(WORLD, grid, z, **options)):
             assert state.step == i and state.level == grid.level(i + 1) and state.prediction.level == grid.level(i)
+
+
+def test_on_a_device_the_same_bits():
+    grid, z = grids.karras(8, .05, 10.), 10 * Key(1).normal((4, 2))
+    for name, solver, options in every_option():
+        for start in ("lower", "rk4"):
+            options = {**options, "start": start}
+            there = samplers.run(solver(WORLD, grid, standin.xp.asarray(z), **options))
+            assert isinstance(there, standin.StandIn)
+            np.testing.assert_array_equal(there.get(), samplers.run(solver(WORLD, grid, z, **options)))
 
 
 def test_integers_to_start_from_are_refused():
