@@ -61,7 +61,7 @@ PANELS = {"one step, no noise": ("euler", "ddim", "heun"), "UniPC": ("unipc",), 
 
 
 def plot(path, found):
-    """Error against steps on the first grid, a panel per family of solvers, a line per claim, and the slopes claimed."""
+    """Error against steps on the first grid: a panel per family of solvers, a line per claim, the slopes claimed."""
     panels = {title: [] for title in PANELS}
     for o in found:
         if o.grid == next(iter(GRIDS)):
