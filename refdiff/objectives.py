@@ -24,14 +24,15 @@ TARGETS = {"eps": lambda x0, eps, level: eps,
            "x0": lambda x0, eps, level: x0,
            "v": lambda x0, eps, level: expand(level.alpha, x0) * eps - expand(level.sigma, x0) * x0,
            "score": lambda x0, eps, level: -eps / expand(level.sigma, x0),
-           "velocity": lambda x0, eps, level: eps - x0}
+           "velocity": lambda x0, eps, level: eps - x0,
+           "data_velocity": lambda x0, eps, level: x0 - eps}
 
 
 def matching_loss(kind, value, x0, eps, level, weight):
     """(L, dL/dvalue), L = (1/n) sum_n w_n |value_n - target_n|^2 with the target of a kind. [SDE eq. 7]
 
-    kind: eps, x0, v, score (-eps/sigma) or velocity (eps - x_0); weight (n,) or a number, in that kind's own space
-    (weights.convert). value, x0, eps [n, ...]; level in numbers or (n,).
+    kind: eps, x0, v, score (-eps/sigma), velocity (eps - x_0) or data_velocity (x_0 - eps); weight (n,) or a number, in
+    that kind's own space (weights.convert). value, x0, eps [n, ...]; level in numbers or (n,).
     """
     if kind not in TARGETS:
         raise ValueError(f"matching_loss: kind is {kind!r}, wanted one of {', '.join(TARGETS)}")

@@ -6,6 +6,7 @@ families         continuous ones: VE, VP, sub-VP, flow, TrigFlow, cosine, Laplac
 sde              the SDE of a family, both ways, and its probability-flow ODE
 gaussian         q(x_t | x_s), q(x_s | x_t, x_0) and the fixed variances
 parameterization predictions (eps, x0, v, score, both velocities, F), their condition numbers, preconditionings
+weights          of the loss at a level; times: where in time it is evaluated
 grids            the levels that a sampler visits; family_grids: in a family's own time or in lambda
 transfer         a denoiser of one family at the levels of another
 maps             denoisers made from denoisers

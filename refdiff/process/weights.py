@@ -22,7 +22,7 @@ import numpy as np
 
 from .gaussian import fixed_variance, posterior
 from .level import anywhere, everywhere
-from .parameterization import LimitError
+from .parameterization import LimitError, amplification
 
 
 def _positive(name, **values):
@@ -147,24 +147,12 @@ def vlb(s, t, variance="small"):
 # ---- from one prediction to the others
 
 def factor(kind, level, sigma_data=0.5):
-    """|eps - eps_hat|^2/|y - y_hat|^2 at one x_t, for y of a kind: eps, x0, v, score, velocity, or EDM's F.
+    """|eps - eps_hat|^2/|y - y_hat|^2 at one x_t, for y of any kind of prediction, EDM's F too.
 
-    x_0's error is -(sigma/alpha) times eps's, and every other kind is a combination of the two.
+    x_0's error is -(sigma/alpha) times eps's, and every other kind is a combination of the two: SNR for x_0,
+    (alpha/(alpha^2 + sigma^2))^2 for v, sigma^2 for the score, (alpha/(alpha + sigma))^2 for the velocities.
     """
-    alpha, sigma = level.alpha, level.sigma
-    if kind == "eps":
-        return alpha * 0 + 1
-    if kind == "x0":
-        return level.snr
-    if kind == "v":
-        return (alpha / (alpha ** 2 + sigma ** 2)) ** 2
-    if kind == "score":
-        return sigma ** 2
-    if kind == "velocity":
-        return (alpha / (alpha + sigma)) ** 2
-    if kind == "F":
-        return (alpha * sigma_data) ** 2 / (sigma ** 2 + (alpha * sigma_data) ** 2)
-    raise ValueError(f"factor: kind is {kind!r}, wanted eps, x0, v, score, velocity or F")
+    return amplification(kind, "eps", level, sigma_data) ** 2
 
 
 def convert(weight, kind, level, sigma_data=0.5):

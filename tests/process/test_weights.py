@@ -14,7 +14,7 @@ from refdiff.process.parameterization import LimitError, Prediction, preconditio
 from refdiff.process.schedules import SCHEDULES, linear, zero_terminal_snr
 
 mpmath.mp.dps = 50
-KINDS = ("eps", "x0", "v", "score", "velocity", "F")
+KINDS = ("eps", "x0", "v", "score", "velocity", "data_velocity", "F")
 TOL = 1e-13                       # a handful of float64 operations, none of them a difference
 
 # What papers and codes multiply the square error of x_0 with, in the SNR s.
@@ -299,12 +299,9 @@ MUTANTS = [
     (check_vlb, "fixed_variance(variance, s, t)", "fixed_variance('small', s, t)"),
     (check_vlb, "c_x0 * t.ratio", "c_x0 * s.ratio"),
     (check_vlb, "* t.ratio) ** 2", "* t.ratio)"),
-    (check_factors, "return level.snr\n", "return level.snr ** 0.5\n"),
-    (check_factors, "(alpha / (alpha ** 2 + sigma ** 2)) ** 2", "alpha ** 2"),
-    (check_factors, "return sigma ** 2\n", "return sigma\n"),
-    (check_factors, "(alpha / (alpha + sigma)) ** 2", "(alpha / (alpha - sigma)) ** 2"),
-    (check_factors, "(alpha * sigma_data) ** 2 / (sigma", "alpha ** 2 / (sigma"),
-    (check_factors, "(sigma ** 2 + (alpha * sigma_data) ** 2)", "(sigma ** 2 + alpha ** 2)"),
+    (check_factors, "level, sigma_data) ** 2", "level, sigma_data)"),
+    (check_paper_forms, 'amplification(kind, "eps", ', 'amplification(kind, "x0", '),
+    (check_factors, 'amplification(kind, "eps", level, sigma_data)', 'amplification(kind, "eps", level, 0.5)'),
     (check_factors, "weight * factor(kind, level, sigma_data)", "weight * factor(kind, level)"),
 ]
 

@@ -69,7 +69,7 @@ def slope(loss, theta, v, h=1e-5):
 
 # ---- the square error of any prediction
 
-KINDS = ("eps", "x0", "v", "score", "velocity")
+KINDS = ("eps", "x0", "v", "score", "velocity", "data_velocity")
 
 
 def any_prediction(seed=1, n=7):
@@ -109,7 +109,8 @@ def test_one_weighting_is_one_loss_in_all_predictions_and_one_gradient(weighting
              for kind in KINDS}
     np.testing.assert_allclose([loss for loss, _ in found.values()], found["eps"][0], rtol=1e-11)
     per_eps = {"x0": -1 / np.sqrt(level.snr), "v": (level.alpha ** 2 + level.sigma ** 2) / level.alpha,
-               "score": -1 / level.sigma, "velocity": (level.alpha + level.sigma) / level.alpha}
+               "score": -1 / level.sigma, "velocity": (level.alpha + level.sigma) / level.alpha,
+               "data_velocity": -(level.alpha + level.sigma) / level.alpha}
     for kind, factor in per_eps.items():
         np.testing.assert_allclose(found[kind][1] * factor[:, None, None], found["eps"][1], rtol=1e-9, atol=1e-12)
 
@@ -474,7 +475,9 @@ def test_impossible_arguments_are_refused_by_name(make, message):
 MUTANTS = [
     (check_matching, "level.alpha, x0) * eps - ", "level.alpha, x0) * eps + "),
     (check_matching, "expand(level.sigma, x0) * x0", "expand(level.alpha, x0) * x0"),
-    (check_matching, "-eps / expand", "eps / expand"), (check_matching, "eps - x0}", "x0 - eps}"),
+    (check_matching, "-eps / expand", "eps / expand"),
+    (check_matching, "eps - x0,", "x0 - eps,"),
+    (check_matching, "x0 - eps}", "eps - x0}"),
     (check_matching, "mse.backward(saved, 1.0)", "mse.backward(saved, 2.0)"),
     (check_flow, 'share = t if direction == "to_data"', 'share = t if direction == "to_noise"'),
     (check_flow, "expand(1 - (1 - sigma_min) * share", "expand(1 - share"),
