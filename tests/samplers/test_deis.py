@@ -102,6 +102,18 @@ def check_time_polynomials(module):
                 np.testing.assert_allclose(b.x, wanted, rtol=1e-12, atol=1e-12)
 
 
+def check_long_steps(module):
+    """From almost no signal, where ratio has a pole nearby, over a fall of sigma/alpha by up to all of it."""
+    for family, slope in list(SLOPES.items())[:2]:
+        for first, last in ((.9999, .5), (.999, .9), (.99, 0.)):
+            first, last = first * family.t_max, last * family.t_max
+            t, s = family.level(first), family.level(last)
+            with mp.workdps(50):
+                ends = [first, *(family.time(lam) for lam in np.arange(t.lam + 1, min(s.lam, 9))), last]
+                wanted = [float(mp.quad(lambda v: (v - mp.mpf(first)) ** k * slope(v), ends)) for k in (1, 2, 3)]
+            np.testing.assert_allclose(module.time_moments(family, t, s, 3), wanted, rtol=1e-11)
+
+
 def check_discrete(module):
     """Between a schedule's integer times log ratio is linear in t, below t = 1 ratio is; by hand, piece by piece."""
     schedule = schedules.cosine(12)
@@ -149,6 +161,10 @@ def test_a_step_integrates_a_polynomial_in_lambda_exactly():
 
 def test_a_step_integrates_a_polynomial_in_t_exactly():
     check_time_polynomials(DEIS)
+
+
+def test_a_long_step_from_almost_no_signal_keeps_its_digits():
+    check_long_steps(DEIS)
 
 
 def test_a_discrete_schedule_is_integrated_piece_by_piece():
@@ -225,6 +241,7 @@ MUTANTS = [
     (check_discrete, "ratio * np.minimum(times, 1.0)", "ratio"),
     (check_discrete, "math.floor(t.t) + 1", "math.floor(t.t) - 1"),
     (check_discrete, "np.arange(math.ceil(s.t)", "np.arange(2 + math.ceil(s.t)"),
+    (check_long_steps, "t.lam + 20), 2)", "t.lam + 3), 2)"),
     (check_lambda_polynomials, "eps_moments(t, s, len(earlier))", "ratio_moments"),
     (check_order, "earlier], time_moments(family, t, s,", "earlier], eps_moments(t, s,"),
     (check_order, "grid: lambda_weights", "grid: lambda t, s, e: lambda_weights(t, s, e[:1])"),
