@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from refdiff import losses
+from refdiff import losses, optim
 from refdiff.ops import gelu, gelu_tanh, group_norm, pseudo_huber, sinusoid
 from refdiff.process import bound, schedules, weights
 from refdiff.process.level import ve
@@ -104,6 +104,19 @@ def test_the_decay_of_the_target_has_n_or_n_minus_1_below_it():
     """mu(k) = exp(s_0 log mu_0/N(k)), s_0 = 2, mu_0 = .95; the authors' code divides by N - 1."""
     for N, paper, code in ((2, .95, .9025), (107, .9990417, .9990327)):
         np.testing.assert_allclose([math.exp(2 * math.log(.95) / n) for n in (N, N - 1)], [paper, code], rtol=1e-7)
+
+
+def test_a_moving_average_forgets_its_start_at_once_or_in_ten_thousand_steps():
+    """What is left of the random start after 100 updates: by a fixed decay of .9999, and by (1 + n)/(10 + n)."""
+    left = [math.prod(optim.ema_decay(n, .9999, warmup) for n in range(100)) for warmup in (False, True)]
+    np.testing.assert_allclose(left, [.9999 ** 100, 1 / math.comb(109, 9)], rtol=1e-12)
+    np.testing.assert_allclose(left, [.990049, 2.345534e-13], rtol=1e-4)
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for_or_a_millionth_less():
+    clipped = np.array([3e-6, 4e-6])
+    optim.clip_by_global_norm(clipped, 1e-6)
+    np.testing.assert_allclose([math.hypot(*clipped), 5e-6 * 1e-6 / (5e-6 + 1e-6)], [1e-6, .833333e-6], rtol=1e-6)
 
 
 # ---- what a network is told and how it is built
