@@ -8,7 +8,8 @@ from gaussian_law import LINEAR, WORLD, check_law, few, many, noisy, share
 from planted import mutant
 
 from refdiff import samplers
-from refdiff.process import affine_moves, families, grids
+from refdiff.process import affine, affine_moves, families, grids
+from refdiff.process.exact import Gaussian
 from refdiff.process.grids import Grid
 from refdiff.process.parameterization import Prediction
 from refdiff.rng import Key
@@ -126,6 +127,19 @@ def test_reverse_diffusion_in_ve_takes_no_smaller_step_than_ancestral_and_more_n
         s, t = grid.level(i + 1), grid.level(i)
         (x1, g1, std1), (x2, g2, std2) = module.reverse_diffusion_step(s, t), module.ancestral_step(s, t)
         assert x1 == x2 == 1 and g1 == g2 and std1 > std2
+
+
+def test_the_codes_step_is_the_spacing_of_its_times_at_the_papers_thousand_steps_and_at_no_other():
+    """N times from 1 to 1e-3 are (1 - 1e-3)/(N - 1) apart, and its steps are 1/N: equal at N = 1000."""
+    world, gap = Gaussian([.7], [[.3]]), {}
+    for N in (100, 1000, 2000):
+        grid, laws = grids.on(families.VP(), [*np.linspace(1, 1e-3, N), 0.]), []
+        for dt in ("spacing", "T/N"):
+            read = affine.probe(lambda x, noise: samplers.run(
+                module.euler_maruyama(world, grid, x, dt=dt, noise=noise)), N, 1)
+            laws.append(read.law(np.zeros(1), np.eye(1))[1][0, 0])
+        gap[N] = abs(laws[0] - laws[1])
+    assert gap[1000] < 1e-12 and gap[100] > 5e-4 and gap[2000] > 2e-5, gap
 
 
 def test_ancestral_steps_do_not_depend_on_the_family_and_other_discretisations_do():
