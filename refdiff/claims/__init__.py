@@ -4,7 +4,7 @@
 
 A claim is a function that measures and returns a Settled; its number is that of the list which papers/claims.md shows.
 """
-from . import noise, samplers, training
+from . import losses, noise, samplers, training
 from .settled import CLAIMS, Settled, lines, markdown, settle
 
-__all__ = ["CLAIMS", "Settled", "lines", "markdown", "noise", "samplers", "settle", "training"]
+__all__ = ["CLAIMS", "Settled", "lines", "losses", "markdown", "noise", "samplers", "settle", "training"]

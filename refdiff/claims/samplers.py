@@ -1,7 +1,10 @@
-"""Claims about samplers: 6 and 8."""
+"""Claims about samplers: 6, 7 and 8."""
+import time
+
 import numpy as np
 
-from ..process import grids, schedules
+from ..metrics.frechet import Moments, distance
+from ..process import affine, grids, schedules
 from ..process.exact import Gaussian, Mixture
 from ..rng import Key
 from ..samplers import ddim, heun, noise_from, run
@@ -28,6 +31,36 @@ def converged():
         "has a smaller one after 50. What more steps buy is below what a network gets wrong, which is why none is "
         "seen."
     ), figures
+
+
+def law_error(step, steps):
+    """Frechet distance of a sampler's exact output law from the data's, from N(0, I) on the linear schedule."""
+    world = Gaussian([.3, -.2], [[.25, .1], [.1, .09]])
+    mean, cov = affine.affine_law(step, grids.discrete(schedules.linear(), steps), world)
+    return distance(Moments(mean, cov), Moments(world.mean, world.cov))
+
+
+@claim(7, "DDIM needs 50 steps instead of 1000, 20 times faster, quality almost unchanged")
+def fifty_steps(repeats=5):
+    """Output laws on Gaussian data, distance to the exact flow on a mixture, and time, for DDIM and DDPM."""
+    figures = [(f"{name}, {steps} steps: Frechet distance of the output law", law_error(step, steps))
+               for name, step in (("DDPM, variance small", affine.ddpm_step("small")),
+                                  ("DDPM, variance large", affine.ddpm_step("large")), ("DDIM", affine.ddim_step(0.)))
+               for steps in (10, 50, 1000)]
+    figures += [(f"DDIM, {steps} steps: greatest error of a sample against the exact flow",
+                 flow_error(ddim, grids.discrete(schedules.linear(), steps))) for steps in (10, 50, 1000)]
+    world, x, seconds = Gaussian([.7, -.4], [[.5, .2], [.2, .3]]), Key(0).normal((20000, 2)), {50: [], 1000: []}
+    for _ in range(repeats):
+        for steps, taken in seconds.items():
+            begin = time.perf_counter()
+            run(ddim(world, grids.discrete(schedules.linear(), steps), x))
+            taken.append(time.perf_counter() - begin)
+    figures.append(("time of 1000 steps over that of 50, median of runs in turn",
+                    f"{np.median(seconds[1000]) / np.median(seconds[50]):.0f}"))
+    return "true under a condition", (
+        "Of the cost it is plainly true: a step is an evaluation. Of the quality: DDIM in 50 steps is nearer to the "
+        "law of the data than DDPM in 50, and further from it than either in 1000; whether that shows depends on what "
+        "the network gets wrong."), figures
 
 
 @claim(8, "DDIM is deterministic")
