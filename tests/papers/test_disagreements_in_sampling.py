@@ -192,7 +192,7 @@ def test_ten_of_a_thousand_steps_are_four_grids():
     for rule, times in named.items():
         np.testing.assert_array_equal(grids.discrete(LINEAR, 10, rule).t[:-1][::-1] - 1, times)
     first = [float(grids.discrete(LINEAR, 10, rule).alpha[0]) ** 2 for rule in named]
-    np.testing.assert_allclose(first, [2.7e-4, 4.04e-5, 4.04e-5, .00149], rtol=2e-2)
+    np.testing.assert_allclose(first, [math.prod(1 - LINEAR.beta[1:t + 1]) for t in (901, 1000, 1000, 801)], rtol=1e-12)
 
 
 def test_the_end_of_a_grid_is_clean_or_keeps_the_first_step_s_noise():
