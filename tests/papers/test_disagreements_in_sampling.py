@@ -232,6 +232,12 @@ def test_two_papers_shift_by_one_amount_in_pixels_a_side_and_in_all():
 
 # ---- editing and guidance
 
+def test_a_strength_is_rounded_to_steps_or_cut():
+    strengths, S = (.05, .5, .75, .99), 50
+    found = [[edit.strength_steps(grids.karras(S), strength), int(strength * S)] for strength in strengths]
+    np.testing.assert_array_equal(found, [[2, 2], [25, 25], [38, 37], [50, 49]])
+
+
 def test_the_known_part_is_noised_to_the_level_after_the_step_or_before():
     """A step of DDPM's schedule from t = 501 to 401 with noise 0: alpha of 401 or of 501, times the known 2."""
     grid = grids.at_times(LINEAR, [501, 401, 0])

@@ -4,8 +4,8 @@ import math
 import numpy as np
 
 from refdiff import losses, optim
-from refdiff.ops import gelu, gelu_tanh, group_norm, pseudo_huber, sinusoid
-from refdiff.process import bound, schedules, weights
+from refdiff.ops import attention, gelu, gelu_tanh, group_norm, pseudo_huber, sinusoid
+from refdiff.process import bound, schedules, times, weights
 from refdiff.process.level import ve
 from refdiff.process.parameterization import PRECONDITIONINGS, Prediction
 from refdiff.rng import Key
@@ -119,6 +119,14 @@ def test_a_clipped_gradient_has_the_norm_asked_for_or_a_millionth_less():
     np.testing.assert_allclose([math.hypot(*clipped), 5e-6 * 1e-6 / (5e-6 + 1e-6)], [1e-6, .833333e-6], rtol=1e-6)
 
 
+def test_times_by_importance_leave_a_thousandth_uniform_or_nothing():
+    """Losses 3 and 0 at two times: the second is never drawn again, or once in two thousand."""
+    for uniform, wanted in ((0., [1, 0]), (.001, [.9995, .0005])):
+        sampler = times.SecondMoment(2, history=1, uniform=uniform)
+        sampler.update(np.array([1, 2]), np.array([3., 0.]))
+        np.testing.assert_allclose(sampler.probabilities(), wanted, rtol=1e-14)
+
+
 # ---- what a network is told and how it is built
 
 def test_the_sinusoids_are_sines_or_cosines_first_and_have_two_denominators():
@@ -158,6 +166,18 @@ def test_edm_s_network_predicts_minus_v_when_the_data_s_deviation_is_one():
     both = Prediction("x0", x0, x, level, sigma_data=1.0)
     np.testing.assert_allclose(both.v, level.alpha * eps - level.sigma * x0, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(both.F, -both.v, rtol=1e-12)
+
+
+def test_attention_s_scale_is_taken_of_the_product_or_of_its_factors():
+    """d^-1/2 of q k^T or d^-1/4 of both: one number, but where 64 products of 40 and 40 leave sixteen bits."""
+    q = 40 * np.ones((1, 1, 1, 64))
+    scores = attention.forward(q, q, q)[1]
+    product = float((scores[0] @ scores[1].swapaxes(2, 3))[0, 0, 0, 0])
+    factors = q[0, 0, 0] * 64 ** -.25
+    np.testing.assert_allclose([product * scores[-1], float(factors @ factors)], [12800, 12800], rtol=1e-14)
+    with np.errstate(over="ignore"):
+        half = [np.float16(product) * np.float16(64 ** -.5), np.float16(factors @ factors)]
+    np.testing.assert_allclose(half, [np.inf, 12800], rtol=1e-3)
 
 
 def test_two_values_of_epsilon_are_seen_where_a_group_is_nearly_constant():
