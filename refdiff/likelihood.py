@@ -13,9 +13,10 @@ import numpy as np
 from . import backend
 from .denoiser import restore
 from .parallel import Workers
+from .process.bound import variational_bound
 from .process.level import ve
 from .process.likelihood import (Adaptive, NotConverged, bits_per_dim, dequantise, exact_trace, hutchinson,
-                                 log_likelihood, normal_prior, variational_bound)
+                                 log_likelihood, normal_prior)
 from .rng import Key
 
 TRACES = ("exact", "hutchinson")

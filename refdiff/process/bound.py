@@ -3,7 +3,8 @@
     -log p(x_0) <= L_T + sum_{t=2}^T L_{t-1} + L_0                                                     [DDPM eq. 5]
     L_T     = KL(q(x_T | x_0) || N(0, I))                    the prior's, no network in it
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))  two normals
-    L_0     = -log p(x_0 | x_1)                              the decoder's: x_0 in one of `levels` bins of [-1, 1]
+    L_0     = -log p(x_0 | x_1)                              the decoder's: x_0 in one of `levels` bins of [-1, 1], or,
+                                                             for continuous data (levels = 0), the normal density at it
 
 p(x_{t-1} | x_t) has the posterior's mean at the predicted x_0, and a variance that is fixed ("small", "large") or
 learned in between. Terms are per row the mean over its entries divided by log 2, so that a row's bound is bits/dim.
@@ -53,8 +54,7 @@ def bin_nats(x, mean, log_var, cdf="exact", levels=256):
     xp = backend.of(x=x, mean=mean)
     if cdf not in ("exact", "tanh"):
         raise ValueError(f"bin_nats: cdf is {cdf!r}, wanted 'exact' or 'tanh'")
-    if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
-        raise ValueError(f"bin_nats: levels is {levels!r}, wanted an integer >= 2")
+    check_levels(levels)
     if not float(abs(x).max()) <= 1:
         raise ValueError(f"bin_nats: x runs from {float(x.min()):.4g} to {float(x.max()):.4g}, wanted grey levels in "
                          f"[-1, 1], where the decoder's bins are 2/{levels - 1} wide")
@@ -65,6 +65,34 @@ def bin_nats(x, mean, log_var, cdf="exact", levels=256):
     log_upper = xp.where(side * x > EDGE, 0.0, log_cdf(upper))
     ratio = xp.where(side * x < -EDGE, 0.0, xp.exp(log_cdf(lower) - log_upper))
     return -(log_upper + xp.log1p(-ratio))
+
+
+def decoder_nats(x0, mean, log_var, cdf="exact", levels=256, center=0.0):
+    """-log p(x_0 | x_1) entry by entry: `bin_nats` of the grey levels x0 + center, where centred data are given.
+
+    levels = 0 is for continuous data: -log N(x_0; mean, e^log_var), a density's, which may be negative.
+    """
+    if levels:
+        return bin_nats(grey_levels(x0 + center, levels).clip(-1, 1), mean + center, log_var, cdf, levels)
+    xp = backend.of(x0=x0, mean=mean)
+    log_var = xp.asarray(log_var, x0.dtype)
+    return 0.5 * ((x0 - mean) ** 2 * xp.exp(-log_var) + (log_var + math.log(2 * math.pi)))
+
+
+def grey_levels(x, levels):
+    """x rounded to 2 g/(levels - 1) - 1, from which it may differ by rounding alone; else ValueError."""
+    check_levels(levels)
+    grey = (x + 1) * ((levels - 1) / 2)
+    whole = grey.round()
+    if not (abs(grey - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > levels - 1:
+        raise ValueError(f"grey levels: x is not 2 g/{levels - 1} - 1 for grey levels g = 0..{levels - 1}; "
+                         "wanted whole grey levels, before any centring")
+    return whole * (2 / (levels - 1)) - 1
+
+
+def check_levels(levels):
+    if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
+        raise ValueError(f"grey levels: levels is {levels!r}, wanted an integer >= 2")
 
 
 # ---- the variance of p(x_{t-1} | x_t)
@@ -125,10 +153,11 @@ def prior_bits(x0, schedule):
     return bits(gaussian_kl(level.alpha * x0, log_var, 0.0, 0.0))
 
 
-def term_bits(schedule, t, x0, x_t, x0_hat, log_var, cdf="exact", levels=256):
+def term_bits(schedule, t, x0, x_t, x0_hat, log_var, cdf="exact", levels=256, center=0.0):
     """L_{t-1} of every row, (n,), for integer times t (n,) in 1..T: the decoder's where t = 1, else KL. [DDPM eq. 5]
 
-    x0, x_t, x0_hat [n, ...], the last the prediction at t; log_var of p(x_{t-1} | x_t), (n,) or [n, ...].
+    x0, x_t, x0_hat [n, ...], the last the prediction at t; log_var of p(x_{t-1} | x_t), (n,) or [n, ...]; cdf, levels
+    and center are those of `decoder_nats`.
     """
     t = np.asarray(backend.to_host(t))
     s, level = schedule.level(t - 1), schedule.level(t)
@@ -136,9 +165,10 @@ def term_bits(schedule, t, x0, x_t, x0_hat, log_var, cdf="exact", levels=256):
     mean = posterior_mean(x0_hat, x_t, s, level)
     target, q_log_var = posterior_mean(x0, x_t, s, level), expand(log_variances(schedule, t, "tiny")[0], x0)
     nats = gaussian_kl(target, q_log_var, mean, log_var)
-    clean = expand((t == 1).astype(np.float64), x0) > 0
-    if np.any(t == 1):
-        nats = backend.of(x0=x0).where(clean, bin_nats(x0, mean, log_var, cdf, levels), nats)
+    clean = t == 1
+    if clean.any():
+        decoder = decoder_nats(x0, mean, log_var, cdf, levels, center)
+        nats = backend.of(x0=x0).where(expand(clean.astype(np.float64), x0) > 0, decoder, nats)
     return bits(nats)
 
 
@@ -150,11 +180,14 @@ class Bound(NamedTuple):
     total: object
 
 
-def variational_bound(denoiser, schedule, x0, noise, variance="small", first="next", cdf="exact", levels=256):
-    """The bound over all T, one draw of x_t for every t. [DDPM eq. 5]
+def variational_bound(denoiser, schedule, x0, noise, variance="small", first="next", cdf="exact", levels=256,
+                      center=0.0):
+    """The bound over all T, one draw of x_t for every t: a Bound, in bits per dimension. [DDPM eq. 5]
 
     denoiser: (x, level) -> Prediction; noise(t) -> eps like x0; variance "small", "large", "large-but-first", or a
-    callable (x, level) -> log variance [n, ...] for a learned one. x0 of `levels` grey levels in [-1, 1].
+    callable (x, level) -> log variance [n, ...] for a learned one; `first` is that of `log_variances`. x0 + center are
+    `levels` grey levels in [-1, 1], whole ones, or x0 is continuous (levels = 0): the bound may then be negative.
+    p is the chain's law, not that of the PF-ODE: they differ until T is large.
     """
     xp, n = backend.of(x0=x0), len(x0)
     terms = []
@@ -162,6 +195,7 @@ def variational_bound(denoiser, schedule, x0, noise, variance="small", first="ne
         level, times = schedule.level(t), np.full(n, t)
         x_t = q_sample(x0, noise(t), level)
         log_var = variance(x_t, level) if callable(variance) else fixed_log_variance(variance, schedule, times, first)
-        terms.append(term_bits(schedule, times, x0, x_t, denoiser(x_t, level).x0, log_var, cdf, levels))
+        x0_hat = denoiser(x_t, level).x0
+        terms.append(term_bits(schedule, times, x0, x_t, x0_hat, log_var, cdf, levels, center))
     prior, terms = prior_bits(x0, schedule), xp.stack(terms)
     return Bound(prior, terms, prior + terms.sum(axis=0))

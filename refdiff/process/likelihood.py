@@ -20,9 +20,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from .. import backend
-from . import bound
-from .gaussian import q_sample
-from .level import Level, expand
+from .bound import check_levels, grey_levels
+from .level import Level
 
 
 class NotConverged(ArithmeticError):
@@ -215,17 +214,6 @@ def dequantise(x, levels, u):
     return grey_levels(x, levels) + (u - 0.5) * (2 / (levels - 1))
 
 
-def grey_levels(x, levels):
-    """x rounded to 2 g/(levels - 1) - 1, from which it may differ by rounding alone; else ValueError."""
-    _check_levels(levels)
-    grey = (x + 1) * ((levels - 1) / 2)
-    whole = grey.round()
-    if not (abs(grey - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > levels - 1:
-        raise ValueError(f"likelihood: x is not 2 g/{levels - 1} - 1 for grey levels g = 0..{levels - 1}; "
-                         "wanted whole grey levels, before any centring")
-    return whole * (2 / (levels - 1)) - 1
-
-
 def bits_per_dim(log_p, dim, levels=0):
     """-log2 p/dim + log2((levels - 1)/2): the nats of a density as bits per coordinate of grey levels in [-1, 1].
 
@@ -235,42 +223,8 @@ def bits_per_dim(log_p, dim, levels=0):
     add for 8 bits belongs to bins of width 2/256, of images scaled as 2 (g + u)/256 - 1.)
     """
     if levels:
-        _check_levels(levels)
+        check_levels(levels)
     return -log_p / (dim * math.log(2)) + (math.log2((levels - 1) / 2) if levels else 0.0)
-
-
-def _check_levels(levels):
-    if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
-        raise ValueError(f"likelihood: levels is {levels!r}, wanted an integer >= 2")
-
-
-# ---- the other way: a bound, for the chain of a discrete schedule
-
-def variational_bound(denoiser, schedule, x0, noise, variance="small", first="next", levels=0, center=0.0):
-    """-log p(x_0) <= L_T + sum_{t=2}^T L_{t-1} + L_0 of DDPM's chain, one draw of x_t for every t. [DDPM eq. 5]
-
-    The terms are those of bound.py, in bits per dimension: a Bound. L_0 = -log p(x_0 | x_1) is of the normal density
-    for continuous data (levels = 0; the bound may be negative), or of the grey level's bin for x_0 + center in
-    [-1, 1], where centred data are given. p is the chain's law, not the PF-ODE's: they differ until T is large.
-    denoiser: (x, level) -> Prediction; noise(t) -> eps like x0[n, ...]; variance "small", "large" or
-    "large-but-first", with `first` for t = 1 as in bound.log_variances.
-    """
-    xp, n, terms = backend.of(x0=x0), len(x0), []
-    for t in range(1, schedule.T + 1):
-        level, times = schedule.level(t), np.full(n, t)
-        x_t = q_sample(x0, noise(t), level)
-        log_var = bound.fixed_log_variance(variance, schedule, times, first)
-        x0_hat = denoiser(x_t, level).x0
-        if t > 1:
-            terms.append(bound.term_bits(schedule, times, x0, x_t, x0_hat, log_var))
-        elif levels:                                        # the mean of p(x_0 | x_1) is the prediction itself
-            x = grey_levels(x0 + center, levels).clip(-1, 1)
-            terms.append(bound.bits(bound.bin_nats(x, x0_hat + center, expand(log_var, x0), levels=levels)))
-        else:
-            precision, constant = expand(np.exp(-log_var), x0), expand(log_var + math.log(2 * math.pi), x0)
-            terms.append(bound.bits(0.5 * ((x0 - x0_hat) ** 2 * precision + constant)))
-    prior, terms = bound.prior_bits(x0, schedule), xp.stack(terms)
-    return bound.Bound(prior, terms, prior + terms.sum(axis=0))
 
 
 # ---- worlds whose derivative is known

@@ -219,7 +219,7 @@ def check_gaussian_world(module):
     for variance in ("small", "large"):
         made = module.variational_bound(
             lambda x, level: Prediction("x0", world.posterior_mean(x, level), x, level), SCHEDULE,
-            np.clip(m + math.sqrt(c) * a, -1, 1), lambda t: b, variance)
+            m + math.sqrt(c) * a, lambda t: b, variance, levels=0)
         for t in range(2, 21):
             ab, before, beta = alpha_bar[t], alpha_bar[t - 1], mpf(float(SCHEDULE.beta[t]))
             tilde = (1 - before) / (1 - ab) * beta
@@ -292,7 +292,7 @@ def test_the_bound_stays_where_its_data_live():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_terms_keep_the_dtype_of_the_data(dtype):
-    x0 = np.zeros((4, 2), dtype)
+    x0 = np.full((4, 2), 153 / 127.5 - 1, dtype)
     level = SCHEDULE.level(np.array([1, 2, 3, 20]))
     x_t = q_sample(x0, np.ones_like(x0), level)
     log_var = bound.fixed_log_variance("small", SCHEDULE, level.t)
@@ -354,7 +354,7 @@ MUTANTS = [
     (check_terms, "np.log1p(-schedule", "np.log(schedule"),
     (check_terms, "schedule.level(t - 1), schedule", "schedule.level(t // 2), schedule"),
     (check_terms, "posterior_mean(x0_hat, x_t, s, level)", "posterior_mean(x0_hat, x_t, level, level)"),
-    (check_terms, "np.any(t == 1)", "np.any(t == 0)"),
+    (check_terms, "clean = t == 1", "clean = t == 0"),
     (check_terms, "gaussian_kl(target, q_log_var", "gaussian_kl(mean, q_log_var"),
     (check_gaussian_world, "q_sample(x0, noise(t), level)", "q_sample(x0, 0 * noise(t), level)"),
     (check_gaussian_world, "prior + terms.sum(axis=0)", "terms.sum(axis=0)"),
