@@ -33,7 +33,7 @@ FLOORS = (
     "train distill",
     "sample evaluate report info likelihood",
     "demo",
-    "papers",
+    "papers golden foreign",
     "verify claims",
     "orders",
     "cli",
