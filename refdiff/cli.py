@@ -125,9 +125,9 @@ def demo(out, quick, full, seed, threads):
 @options(DenoiserConfig, "denoising", leave=("sigma_data",))
 @options(TrainConfig, "config")
 def train(source, labels, out, resume, network, denoising, config):
-    """Train a denoiser on images. What of the U-Net is (none) is chosen by the size of the images."""
+    """Train a denoiser on images. What of the U-Net is (none) is chosen by the images' size and the prediction."""
     dataset = load_data(source, labels)
-    run_training(dataset, suggest(dataset.shape[0], network), denoising, config, out, resume)
+    run_training(dataset, suggest(dataset.shape[0], network, denoising.prediction), denoising, config, out, resume)
     click.echo(f"{Path(out) / 'checkpoint.h5'}: refdiff sample it, or refdiff distill it")
 
 

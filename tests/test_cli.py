@@ -102,6 +102,8 @@ def test_a_users_own_array_trains_and_samples(tmp_path):
 @pytest.mark.parametrize("prediction, process", [("eps", "linear"), ("v", "cosine"), ("F", "linear")])
 def test_networks_on_a_discrete_schedule_are_sampled_and_distilled(tmp_path, prediction, process):
     refdiff("train", "--prediction", prediction, "--process", process, "--steps", 2, "--out", tmp_path, *SMALL)
+    network = load_checkpoint(tmp_path / "checkpoint.h5").config["network"]
+    assert (network["time_scale"], network["embedding_period"]) == ((16, 100) if prediction == "F" else (1, 10000))
     for sampler in ("ddpm", "ddim", "heun"):
         refdiff("sample", tmp_path / "checkpoint.h5", "--sampler", sampler, "--steps", 3, "--count", 2, "--out",
                 tmp_path / "x.npy")

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from refdiff.models import MLP, MLPConfig, UNet, UNetConfig, suggest
+from refdiff.models import MLP, MLPConfig, NetworkOptions, UNet, UNetConfig, suggest
+from refdiff.ops import sinusoid
 from refdiff.rng import Key
 
 SMALL = dict(image_size=8, in_channels=1, out_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(4,),
@@ -122,6 +123,38 @@ def test_the_suggested_network_fits_its_images(size):
     lowest = size >> (len(config.multipliers) - 1)
     assert lowest << (len(config.multipliers) - 1) == size
     assert size < 8 or lowest < 8 or size % (2 * (size // lowest))
+
+
+def embedding(config, c_noise):
+    return sinusoid.forward(config.time_scale * c_noise, config.channels, config.embedding_order,
+                            config.embedding_denominator, config.embedding_period)[0]
+
+
+def between_integers(config):
+    """How far the embedding at t + 1/2 is off the mean of those at t and t + 1: 1 - cos(f/2) for frequency f."""
+    t = np.arange(1.0, 1000)
+    return abs(embedding(config, t + 0.5) - (embedding(config, t) + embedding(config, t + 1)) / 2).max()
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_the_suggested_embedding_does_not_turn_between_the_times_of_training(size):
+    for prediction in ("eps", "x0", "v"):
+        assert between_integers(suggest(size, prediction=prediction)) < 1 - np.cos(0.5) + 1e-12        # f <= 1: .12
+    assert between_integers(suggest(size)) > 1                                          # made for ln(sigma)/4
+
+
+@pytest.mark.parametrize("prediction, least, most", [("eps", 1, 1000), ("x0", 1, 1000), ("v", 1, 1000),
+                                                     ("F", np.log(0.002) / 4, np.log(80) / 4)])
+def test_the_slowest_wave_of_the_suggested_embedding_tells_all_times_apart(prediction, least, most):
+    config = suggest(32, prediction=prediction)
+    slowest = embedding(config, np.linspace(least, most, 1000))[:, config.channels // 2 - 1]
+    assert np.all(np.diff(slowest) > 0)          # within half a turn
+
+
+def test_a_given_time_embedding_is_kept():
+    for prediction in ("F", "eps"):
+        config = suggest(16, NetworkOptions(time_scale=3.0, embedding_period=50.0), prediction)
+        assert (config.time_scale, config.embedding_period) == (3.0, 50.0)
 
 
 @pytest.mark.parametrize("bad, message", [
