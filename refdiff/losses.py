@@ -13,7 +13,7 @@ from .process.gaussian import q_sample
 def denoising_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, weighting="edm", grad=None, share=1.0):
     """The loss of one batch, and its gradient added into grad [DDPM eq. 14], [EDM eq. 8].
 
-    x0, eps (n, ...); level arrays (n,); labels (n,) or None; weighting "simple" or "edm" (Denoiser.weight).
+    x0, eps (n, ...); level arrays (n,); labels (n,) or None; weighting one of WEIGHTINGS (Denoiser.weight).
     share multiplies the gradient: the part of a larger batch that these rows are. grad None: the loss alone.
     """
     x_t = q_sample(x0, eps, level)

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from refdiff import data
 from refdiff.checkpoint import load_checkpoint, save_checkpoint
 from refdiff.cli import main
+from refdiff.denoiser import WEIGHTINGS
+from refdiff.fit import TrainConfig
 from refdiff.sample import sample
 
 SMALL = ["--channels", "8", "--groups", "4", "--batch", "8", "--threads", "1"]
@@ -224,3 +226,8 @@ def test_images_that_are_not_the_digits_are_measured_in_pixels_alone(tmp_path):
 @pytest.mark.parametrize("command", ["demo", "train", "distill", "sample", "evaluate", "info"])
 def test_every_command_has_help(command):
     assert "Usage" in refdiff(command, "--help") and len(refdiff(command, "--help")) > 200
+
+
+def test_the_help_of_weighting_explains_every_weight():
+    said = TrainConfig.__dataclass_fields__["weighting"].metadata["help"]
+    assert [part.split()[0] for part in said.partition(": ")[2].split("; ")] == list(WEIGHTINGS)
