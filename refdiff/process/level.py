@@ -70,15 +70,16 @@ class Level:
         """sigma/alpha: the noise level of x/alpha = x_0 + (sigma/alpha) eps, EDM's sigma. inf where alpha = 0."""
         if isinstance(self.alpha, float):
             return self.sigma / self.alpha if self.alpha else math.inf
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return self.sigma / self.alpha
 
     @property
     def snr(self):
-        """alpha^2/sigma^2, the signal-to-noise ratio. inf where sigma = 0."""
+        """alpha^2/sigma^2, the signal-to-noise ratio. inf where sigma = 0, and where it is above 1.8e308."""
         if isinstance(self.alpha, float):
-            return (self.alpha / self.sigma) ** 2 if self.sigma else math.inf
-        with np.errstate(divide="ignore"):
+            root = self.alpha / self.sigma if self.sigma else math.inf
+            return root * root                                  # a Python float's ** 2 raises where this is inf
+        with np.errstate(divide="ignore", over="ignore"):
             return (self.alpha / self.sigma) ** 2
 
     @property

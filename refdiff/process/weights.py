@@ -33,7 +33,7 @@ def _positive(name, **values):
 
 def _inverse_snr(level):
     """sigma^2/alpha^2; inf where alpha = 0."""
-    return level.ratio ** 2
+    return level.ratio * level.ratio                # of a Python float ** 2 raises where this is inf
 
 
 def _least(a, b):

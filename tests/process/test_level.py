@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from refdiff.process.level import Level, expand, ve
+from refdiff.process.weights import snr_plus_one
 
 
 def test_numbers_become_python_numbers():
@@ -21,6 +22,19 @@ def test_snr_lam_and_ratio_agree():
     for i in range(3):
         one = Level(i, rows.alpha[i], rows.sigma[i])
         assert (one.snr, one.lam, one.ratio) == (rows.snr[i], rows.lam[i], rows.ratio[i])
+
+
+@pytest.mark.parametrize("alpha, sigma, snr", [
+    (1., 1e-150, 1e300), (1., 1e-155, math.inf), (1., 1e-200, math.inf), (1., 5e-324, math.inf), (1., 0., math.inf),
+    (1e-150, 1., 1e-300), (1e-200, 1., 0.), (5e-324, 1., 0.), (0., 1., 0.), (1e10, 1e-320, math.inf),
+    (1e-320, 1e10, 0.), (1e-160, 1e-320, math.inf)])
+def test_extreme_levels_are_the_same_in_numbers_and_in_arrays_and_never_raise(alpha, sigma, snr):
+    one = Level(0, alpha, sigma)
+    with np.errstate(all="raise", under="ignore"):
+        rows = Level(np.zeros(1), np.array([alpha]), np.array([sigma]))
+        assert (one.snr, one.ratio, one.lam) == (rows.snr[0], rows.ratio[0], rows.lam[0])
+    assert one.snr == pytest.approx(snr, rel=1e-14)
+    assert snr_plus_one(one) == pytest.approx(1 + 1 / snr if snr else math.inf, rel=1e-14)
 
 
 def test_expand_keeps_the_dtype_of_x():

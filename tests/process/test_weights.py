@@ -288,7 +288,7 @@ MUTANTS = [
     (check_paper_forms, "1 / (1 + level.snr *", "1 / (2 + level.snr *"),
     (check_paper_forms, "-_least(-_inverse_snr(level), -1.0)", "_least(_inverse_snr(level), 1.0)"),
     (check_paper_forms, "return 1 + _inverse_snr(level)\n", "return _inverse_snr(level)\n"),
-    (check_paper_forms, "level.ratio ** 2", "level.ratio"),
+    (check_paper_forms, "level.ratio * level.ratio", "level.ratio"),
     (check_likelihood, "2 * level.sigma * dsigma - 2", "level.sigma * dsigma - 2"),
     (check_likelihood, "dsigma - 2 * (dalpha", "dsigma - (dalpha"),
     (check_likelihood, "dsigma - 2 * (dalpha", "dsigma + 2 * (dalpha"),
