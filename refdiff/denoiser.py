@@ -3,9 +3,9 @@
     D(x; level) = c_skip x + c_out F(c_in x, c_noise)
 
 A network trained on one family (alpha, sigma) is a denoiser for every other: x/alpha has the noise
-level sigma/alpha, and that is all that matters. "F" is EDM's; "eps", "x0" and "v" networks look at
-the variance-preserving x/sqrt(alpha^2 + sigma^2) and at the schedule's time of that signal-to-noise
-ratio, which at the schedule's own levels is t itself.
+level sigma/alpha, and that is all that matters. "F" is EDM's and "velocity" the straight path's, both
+told sigma/alpha; "eps", "x0" and "v" networks look at the variance-preserving x/sqrt(alpha^2 + sigma^2)
+and at the schedule's time of that signal-to-noise ratio, which at the schedule's own levels is t itself.
 """
 from dataclasses import dataclass
 
@@ -18,13 +18,18 @@ from .parallel import slices
 from .process.level import Level, expand, ve
 from .process.parameterization import PRECONDITIONINGS, Prediction
 from .process.schedules import SCHEDULES
+from .process.times import Uniform
 from .process.weights import WEIGHTS
 from .tangent import jvp
 
 # What F should be is a x_0 + b eps: (a, b) at a variance-preserving level. EDM's "F" is in Denoiser.target.
 TARGETS = {"eps": lambda level: (0 * level.alpha, 0 * level.alpha + 1),
            "x0": lambda level: (0 * level.alpha + 1, 0 * level.alpha),
-           "v": lambda level: (-level.sigma, level.alpha)}
+           "v": lambda level: (-level.sigma, level.alpha),
+           "velocity": lambda level: (0 * level.alpha - 1, 0 * level.alpha + 1)}
+
+OF_ANY_LEVEL = ("F", "velocity")                # predictions that are told sigma/alpha, not the t of a schedule
+CONTINUOUS = ("edm", "flow")                    # processes without a discrete schedule
 
 WEIGHTINGS = tuple(WEIGHTS)
 
@@ -33,24 +38,27 @@ WEIGHTINGS = tuple(WEIGHTS)
 class DenoiserConfig:
     """What the network predicts and at which noise levels it is trained."""
 
-    prediction: str = setting("F", "what the network predicts; F is EDM's", choices=tuple(PRECONDITIONINGS))
-    process: str = setting("edm", "edm: ln sigma ~ N(P_mean, P_std^2); else t uniform in 1..T of this schedule",
-                           choices=("edm", *SCHEDULES))
+    prediction: str = setting("F", "what the network predicts; F is EDM's, velocity is eps - x_0",
+                              choices=tuple(PRECONDITIONINGS))
+    process: str = setting("edm", (
+        "edm: ln sigma ~ N(P_mean, P_std^2), with which flow's t is logit-normal; flow: x_t = (1 - t) x_0 + t eps, "
+        "t uniform in (0, 1); else t uniform in 1..T of this schedule"), choices=(*CONTINUOUS, *SCHEDULES))
     T: int = setting(1000, "noise levels of a discrete schedule", "[1, inf)")
     sigma_data: float = setting(0.5, "standard deviation of the data", "(0, inf)")
     P_mean: float = setting(-1.2, "mean of ln sigma in training", "(-inf, inf)")
     P_std: float = setting(1.2, "standard deviation of ln sigma in training", "(0, inf)")
-    sigma_min: float = setting(0.002, "process edm: least noise that sampling visits", "(0, inf)")
-    sigma_max: float = setting(80.0, "process edm: most noise, where sampling starts", "(0, inf)")
-    rho: float = setting(7.0, "process edm: levels are spaced evenly in sigma^(1/rho)", "(0, inf)")
+    sigma_min: float = setting(0.002, "edm and flow: least noise that sampling visits", "(0, inf)")
+    sigma_max: float = setting(80.0, "edm and flow: most noise, where sampling starts", "(0, inf)")
+    rho: float = setting(7.0, "edm and flow: levels are spaced evenly in sigma^(1/rho)", "(0, inf)")
 
     def __post_init__(self):
         check(self)
         if not self.sigma_min < self.sigma_max:
             raise ValueError(f"DenoiserConfig: sigma_min is {self.sigma_min}, wanted < sigma_max = {self.sigma_max}")
-        if self.process == "edm" and self.prediction != "F":
+        if self.process in CONTINUOUS and self.prediction not in OF_ANY_LEVEL:
             raise ValueError(f"prediction {self.prediction!r} is told the time t of a discrete schedule, and process "
-                             f"'edm' has none; use process {' or '.join(SCHEDULES)}, or prediction 'F'")
+                             f"{self.process!r} has none; use process {' or '.join(SCHEDULES)}, or prediction 'F' "
+                             "or 'velocity'")
 
 
 class Denoiser:
@@ -58,10 +66,13 @@ class Denoiser:
 
     def __init__(self, network, config):
         self.network, self.config = network, config
-        self.schedule = None if config.process == "edm" else SCHEDULES[config.process](config.T)
+        self.schedule = None if config.process in CONTINUOUS else SCHEDULES[config.process](config.T)
 
     def draw_levels(self, key, n):
-        """n noise levels to train at: ln sigma normal [EDM table 1], or t uniform in 1..T [DDPM alg. 1]."""
+        """n noise levels to train at: ln sigma normal [EDM table 1], t uniform in (0, 1) or in 1..T [DDPM alg. 1]."""
+        if self.config.process == "flow":
+            t = Uniform().draw(key, n)
+            return Level(t, 1 - t, t)
         if self.schedule is None:
             config = self.config
             return ve(np.exp(config.P_mean + config.P_std * backend.to_host(key.normal(n))))
@@ -72,7 +83,7 @@ class Denoiser:
 
         Raises ValueError where the network was not trained: outside the schedule's noise levels.
         """
-        if self.config.prediction == "F":
+        if self.config.prediction in OF_ANY_LEVEL:
             return level, 1.0
         norm = np.hypot(level.alpha, level.sigma)
         lam, table = level.lam, -self.schedule.log_snr[1:] / 2              # -lambda_t, increasing in t
@@ -86,7 +97,7 @@ class Denoiser:
     def sigma_range(self):
         """(least, most) sigma/alpha to sample and distil between: the config's, cut to what `own_level` accepts."""
         least, most = self.config.sigma_min, self.config.sigma_max
-        if self.config.prediction == "F":
+        if self.config.prediction in OF_ANY_LEVEL:
             return least, most
         return max(least, self.schedule.level(1).ratio), min(most, self.schedule.level(self.schedule.T).ratio)
 

@@ -44,7 +44,8 @@ class TrainConfig:
     ema: float = setting(0.999, "decay per update of the average that is sampled; (1+n)/(10+n) at first", "[0, 1)")
     weighting: str = setting("edm", (
         "of |eps - eps_hat|^2: simple 1; min_snr min(SNR,5)/SNR; soft_min_snr 4/(SNR+4); p2 1/(1+SNR); edm so that "
-        "F has 1; sigmoid e^2/(e^2+SNR); truncated_snr max(1,1/SNR); snr_plus_one 1+1/SNR"), choices=WEIGHTINGS)
+        "F has 1; sigmoid e^2/(e^2+SNR); truncated_snr max(1,1/SNR); snr_plus_one 1+1/SNR; flow so that velocity "
+        "has 1"), choices=WEIGHTINGS)
     label_dropout: float = setting(0.1, "share of labels replaced by the null class", "[0, 1]")
     explode: float = setting(100.0, "a loss this many times the median of the last 100 stops the run", "(1, inf)")
     seed: int = setting(0, "of every random number of the run", "[0, inf)")

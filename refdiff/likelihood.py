@@ -76,7 +76,7 @@ def bound(checkpoint, dataset, count=None, variance="large", seed=0, rows=256, t
     schedule, center = denoiser.schedule, checkpoint.config["data"]["center"]
     if schedule is None:
         raise ValueError("likelihood: the bound is of the chain of a discrete schedule, and this checkpoint was "
-                         "trained with process 'edm', which has none; leave --by away")
+                         f"trained with process {denoiser.config.process!r}, which has none; leave --by away")
     x0 = backend.asarray(images.images, np.float64) - center
 
     with Workers(threads) as workers:

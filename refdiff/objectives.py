@@ -144,7 +144,8 @@ def hybrid_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, weight
     """
     schedule, xp = denoiser.schedule, backend.of(x0=x0, eps=eps)
     if schedule is None:
-        raise ValueError("hybrid_loss: process 'edm' has no discrete steps, over which the bound is; use a schedule")
+        raise ValueError(f"hybrid_loss: process {denoiser.config.process!r} has no discrete steps, over which the "
+                         "bound is; use a schedule")
     for name, value, known in (("scale", scale, SCALES), ("units", units, UNITS)):
         if value not in known:
             raise ValueError(f"hybrid_loss: {name} is {value!r}, wanted one of {', '.join(known)}")

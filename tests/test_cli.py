@@ -101,8 +101,9 @@ def test_a_users_own_array_trains_and_samples(tmp_path):
     assert np.load(tmp_path / "x.npy").shape == (3, 12, 12, 3)
 
 
-@pytest.mark.parametrize("prediction, process", [("eps", "linear"), ("v", "cosine"), ("F", "linear")])
-def test_networks_on_a_discrete_schedule_are_sampled_and_distilled(tmp_path, prediction, process):
+@pytest.mark.parametrize("prediction, process", [("eps", "linear"), ("v", "cosine"), ("F", "linear"),
+                                                 ("velocity", "linear"), ("velocity", "flow"), ("F", "flow")])
+def test_networks_of_every_process_are_sampled_and_distilled(tmp_path, prediction, process):
     refdiff("train", "--prediction", prediction, "--process", process, "--steps", 2, "--out", tmp_path, *SMALL)
     network = load_checkpoint(tmp_path / "checkpoint.h5").config["network"]
     assert (network["time_scale"], network["embedding_period"]) == ((16, 100) if prediction == "F" else (1, 10000))

@@ -29,8 +29,8 @@ def suggest(size, options=NetworkOptions(), prediction="F"):
     """A UNetConfig for size x size images: halved down to 4..7 pixels, with attention on the smallest.
 
     The time embedding is scaled for what the network is told: for prediction "F" it is EDM's c_noise = ln(sigma)/4,
-    whose range is a few units; for others t = 1..T, between whose integers, where the PF-ODE goes and no training was,
-    the fastest wave must not turn.
+    whose range is a few units; for others t = 1..T (velocity: 0..1000), between whose integers, where the PF-ODE goes
+    and no training was, the fastest wave must not turn.
     """
     levels = max(1, size.bit_length() - 2)
     while levels > 1 and size % 2 ** (levels - 1):

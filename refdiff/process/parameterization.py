@@ -257,4 +257,14 @@ def precondition_F(level, sigma_data=0.5):
                            1 / norm ** 0.5, -level.lam / 4)
 
 
-PRECONDITIONINGS = {"eps": precondition_eps, "x0": precondition_x0, "v": precondition_v, "F": precondition_F}
+def precondition_velocity(level):
+    """F is the velocity: D = (x - sigma F)/(alpha + sigma), F told x/(alpha + sigma) and 1000 t of the straight path.
+
+    That is x_t = (1 - t) x_0 + t eps of the same sigma/alpha, t = sigma/(alpha + sigma), for a level of any family.
+    """
+    size = level.alpha + level.sigma
+    return Preconditioning(1 / size, -level.sigma / size, 1 / size, 1000 * level.sigma / size)
+
+
+PRECONDITIONINGS = {"eps": precondition_eps, "x0": precondition_x0, "v": precondition_v, "F": precondition_F,
+                    "velocity": precondition_velocity}

@@ -15,6 +15,7 @@ SNR is alpha^2/sigma^2, nothing else. Levels lie on the host: Python numbers or 
     sigmoid            e^b/(e^b+SNR)            SNR e^b/(e^b+SNR)       ...
     truncated_snr      max(1, 1/SNR)            max(SNR, 1)             max(SNR, 1)/(SNR+1)
     snr_plus_one       1 + 1/SNR                SNR + 1                 1
+    flow               (1 + SNR^-1/2)^2         (SNR^1/2 + 1)^2         ...; 1 of |velocity|^2
 """
 import math
 
@@ -101,8 +102,14 @@ def snr_plus_one(level):
     return 1 + _inverse_snr(level)
 
 
+def flow(level):
+    """(1 + sigma/alpha)^2, which is 1 for the velocity eps - x_0. [FM eq. 23]"""
+    root = 1 + level.ratio
+    return root * root
+
+
 WEIGHTS = {"simple": simple, "min_snr": min_snr, "soft_min_snr": soft_min_snr, "p2": p2, "edm": edm,
-           "sigmoid": sigmoid, "truncated_snr": truncated_snr, "snr_plus_one": snr_plus_one}
+           "sigmoid": sigmoid, "truncated_snr": truncated_snr, "snr_plus_one": snr_plus_one, "flow": flow}
 
 
 # ---- the weights of likelihood

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from refdiff.process import parameterization
 from refdiff.process.level import Level, ve
 from refdiff.process.parameterization import KINDS, PRECONDITIONINGS, LimitError, Prediction, amplification
-from refdiff.process.parameterization import precondition_eps, precondition_F, precondition_v, precondition_x0
+from refdiff.process.parameterization import (precondition_eps, precondition_F, precondition_v, precondition_velocity,
+                                              precondition_x0)
 
 U = 2.0 ** -53
 TINY = 1e-280                          # below this, numbers lose digits: Hypothesis finds them
@@ -234,12 +235,13 @@ def test_a_perfect_network_of_each_kind_gives_back_x0(family, log_snr):
     """F := the kind itself: D = c_skip x + c_out F is x0, to the rounding of its two terms."""
     level = level_at(family, log_snr)
     x, x0, eps = unit(level, 1.0, 5)
-    perfect = {precondition_eps: eps, precondition_x0: x0, precondition_v: level.alpha * eps - level.sigma * x0}
+    perfect = {precondition_eps: eps, precondition_x0: x0, precondition_v: level.alpha * eps - level.sigma * x0,
+               precondition_velocity: eps - x0}
     for precondition, F in perfect.items():
         c_skip, c_out, c_in, _ = precondition(level)
         size = np.abs(c_skip * x) + np.abs(c_out * F) + np.abs(x0)
         np.testing.assert_allclose((c_skip * x + c_out * F) / size, x0 / size, rtol=0, atol=12 * U)
-        assert c_in == 1
+        assert c_in == (1 / (level.alpha + level.sigma) if precondition is precondition_velocity else 1)
 
 
 @given(families, log_snrs, st.floats(.1, 3))
@@ -330,7 +332,27 @@ def test_kinds_equal_their_definitions():
     check_kinds(parameterization)
 
 
+def check_velocity(module):
+    """For any family F sees the straight path's x and 1000 t, and D = x - t F there."""
+    for t in (.1, .5, .8):
+        for a in (1., .3, 1 / (1 - t)):                                    # the last is x_0 + sigma eps
+            x, F = a * np.array([.4, -1.3]), np.array([.7, .2])
+            c_skip, c_out, c_in, c_noise = module.precondition_velocity(Level(7, a * (1 - t), a * t))
+            np.testing.assert_allclose(c_in * x, [.4, -1.3], rtol=4 * U)
+            np.testing.assert_allclose(c_skip * x + c_out * F, [.4 - t * .7, -1.3 - t * .2], rtol=8 * U)
+            np.testing.assert_allclose(c_noise, 1000 * t, rtol=4 * U)
+
+
+def test_a_velocity_network_sees_the_straight_path_in_every_family():
+    check_velocity(parameterization)
+
+
 MUTANTS = [
+    (check_velocity, "size = level.alpha + level.sigma", "size = (level.alpha ** 2 + level.sigma ** 2) ** 0.5"),
+    (check_velocity, "Preconditioning(1 / size, ", "Preconditioning(1 + 0 * size, "),
+    (check_velocity, "-level.sigma / size, 1 / size", "-level.sigma, 1 / size"),
+    (check_velocity, "/ size, 1 / size, 1000", "/ size, 1 + 0 * size, 1000"),
+    (check_velocity, "1000 * level.sigma / size", "1000 * level.sigma"),
     (check_kinds, "expand(alpha * d ** 2 / norm, x) * x", "expand(alpha * d / norm, x) * x"),
     (check_kinds, "expand(sigma * d / norm ** 0.5, x) * value", "expand(sigma / norm ** 0.5, x) * value"),
     (check_kinds, "expand(sigma / norm, x) * x - expand(alpha * d", "expand(alpha / norm, x) * x - expand(alpha * d"),

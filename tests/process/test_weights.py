@@ -25,7 +25,8 @@ OF_X0 = {"simple": lambda s: s,
          "edm": lambda s: (1 / s + mpf("0.25")) / (mpf("0.25") / s),            # (sigma^2 + .5^2)/(sigma .5)^2
          "sigmoid": lambda s: s / (1 + mpmath.exp(mpmath.log(s) - 2)),
          "truncated_snr": lambda s: max(s, mpf(1)),
-         "snr_plus_one": lambda s: s + 1}
+         "snr_plus_one": lambda s: s + 1,
+         "flow": lambda s: (mpmath.sqrt(s) + 1) ** 2}
 # min-SNR as it is listed for networks that predict eps, x_0 and v; alpha^2 + sigma^2 = 1.
 MIN_SNR = {"eps": lambda s, g: min(s, g) / s, "x0": min, "v": lambda s, g: min(s, g) / (s + 1)}
 
@@ -115,10 +116,11 @@ def test_the_sigmoid_weight_is_soft_min_snr_at_e_to_the_bias():
     np.testing.assert_allclose(weights.sigmoid(level, 1.3), weights.soft_min_snr(level, math.exp(1.3)), rtol=1e-14)
 
 
-def test_the_edm_weight_of_F_and_the_snr_plus_one_weight_of_v_are_one():
+def test_the_edm_weight_of_F_the_snr_plus_one_weight_of_v_and_the_flow_weight_of_the_velocity_are_one():
     level = levels(preserving=True)
     np.testing.assert_allclose(weights.convert(weights.edm(level, 0.7), "F", level, 0.7), 1, rtol=1e-12)
     np.testing.assert_allclose(weights.convert(weights.snr_plus_one(level), "v", level), 1, rtol=1e-12)
+    np.testing.assert_allclose(weights.convert(weights.flow(level), "velocity", level), 1, rtol=1e-12)
 
 
 # ---- likelihood
@@ -288,6 +290,7 @@ MUTANTS = [
     (check_paper_forms, "1 / (1 + level.snr *", "1 / (2 + level.snr *"),
     (check_paper_forms, "-_least(-_inverse_snr(level), -1.0)", "_least(_inverse_snr(level), 1.0)"),
     (check_paper_forms, "return 1 + _inverse_snr(level)\n", "return _inverse_snr(level)\n"),
+    (check_paper_forms, "1 + level.ratio", "1 - level.ratio"), (check_paper_forms, "root * root", "root"),
     (check_paper_forms, "level.ratio * level.ratio", "level.ratio"),
     (check_likelihood, "2 * level.sigma * dsigma - 2", "level.sigma * dsigma - 2"),
     (check_likelihood, "dsigma - 2 * (dalpha", "dsigma - (dalpha"),

@@ -6,14 +6,17 @@ from scipy.special import ndtr
 from refdiff.denoiser import Denoiser, DenoiserConfig, restore
 from refdiff.losses import denoising_loss
 from refdiff.models import MLP, MLPConfig
+from refdiff.objectives import flow_matching_loss
 from refdiff.process import exact
 from refdiff.process.gaussian import q_sample
 from refdiff.process.level import Level, expand, ve
 from refdiff.process.schedules import SCHEDULES
+from refdiff.process.times import LogitNormal
 from refdiff.rng import Key
 
 NET = MLP(MLPConfig(width=16, depth=2, embedding=8))
-CASES = [("F", "edm"), ("F", "linear"), ("eps", "linear"), ("x0", "cosine"), ("v", "scaled_linear")]
+CASES = [("F", "edm"), ("F", "linear"), ("eps", "linear"), ("x0", "cosine"), ("v", "scaled_linear"),
+         ("velocity", "flow"), ("velocity", "edm"), ("velocity", "linear"), ("F", "flow")]
 
 
 def setting(prediction, process, n=6):
@@ -44,6 +47,15 @@ def test_the_edm_loss_is_lambda_times_the_error_of_the_denoised_image(prediction
     weight = (s ** 2 + 0.7 ** 2) / (s * 0.7) ** 2
     loss = denoising_loss(denoiser, theta, x0, level, eps, weighting="edm")
     assert loss == pytest.approx(np.mean(weight[:, None] * (D - x0) ** 2), rel=1e-11)
+
+
+@pytest.mark.parametrize("process", ["flow", "edm", "linear"])
+def test_the_velocitys_loss_of_weight_one_is_that_of_flow_matching(process):
+    denoiser, theta, x0, level, eps = setting("velocity", process)
+    t, grad, wanted = level.sigma / (level.alpha + level.sigma), theta.zeros_like(), theta.zeros_like()
+    loss = denoising_loss(denoiser, theta, x0, level, eps, weighting="flow", grad=grad)
+    assert loss == pytest.approx(flow_matching_loss(NET, theta, x0, eps, t, direction="to_noise", grad=wanted), 1e-11)
+    np.testing.assert_allclose(grad.flat, wanted.flat, rtol=0, atol=1e-11 * np.abs(wanted.flat).max())
 
 
 @pytest.mark.parametrize("prediction, process", CASES)
@@ -137,12 +149,15 @@ def test_the_minimiser_of_the_loss_is_the_posterior_mean():
 
 def test_the_levels_of_training_have_the_laws_they_are_named_for():
     """ln sigma ~ N(P_mean, P_std^2), its distribution function within 1.95/sqrt(n) (Kolmogorov, once in a thousand);
-    t uniform in 1..T, every count within five standard deviations.
+    that of flow's t too; t uniform in 1..T, every count within five standard deviations.
     """
     n = 20_000
     drawn = Denoiser(NET, DenoiserConfig(P_mean=-0.8, P_std=1.3)).draw_levels(Key(9), n)
     z = np.sort((np.log(drawn.sigma) + 0.8) / 1.3)
     assert np.all(drawn.alpha == 1) and np.abs(ndtr(z) - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)
+    drawn = Denoiser(NET, DenoiserConfig(process="flow")).draw_levels(Key(9), n)
+    assert np.abs(np.sort(drawn.t) - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)
+    assert np.all(drawn.sigma == drawn.t) and np.all(drawn.alpha == 1 - drawn.t)
     for process in sorted(SCHEDULES):
         denoiser = Denoiser(NET, DenoiserConfig(prediction="v", process=process, T=7))
         level = denoiser.draw_levels(Key(9), n)
@@ -152,12 +167,19 @@ def test_the_levels_of_training_have_the_laws_they_are_named_for():
         np.testing.assert_array_equal(level.sigma, denoiser.schedule.sigma[level.t])
 
 
+def test_process_edm_has_the_logit_normal_times_of_the_straight_path():
+    sigma = Denoiser(NET, DenoiserConfig(P_mean=-0.4, P_std=1.1)).draw_levels(Key(9), 500).sigma
+    z = Key(9).normal(500)
+    np.testing.assert_allclose(sigma / (1 + sigma), LogitNormal(-0.4, 1.1).quantile(ndtr(z)), rtol=1e-12)
+
+
 def test_an_unknown_network_is_refused_by_name():
     with pytest.raises(ValueError, match="name is 'vit', wanted one of unet"):
         restore({"network": {"name": "vit"}, "denoiser": {}})
 
 
+@pytest.mark.parametrize("process", ["edm", "flow"])
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
-def test_predictions_that_need_a_time_are_refused_without_a_schedule(prediction):
-    with pytest.raises(ValueError, match="prediction 'F'"):
-        DenoiserConfig(prediction=prediction, process="edm")
+def test_predictions_that_need_a_time_are_refused_without_a_schedule(prediction, process):
+    with pytest.raises(ValueError, match=f"{process}' has none; .* prediction 'F' or 'velocity'"):
+        DenoiserConfig(prediction=prediction, process=process)

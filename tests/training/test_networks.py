@@ -138,13 +138,14 @@ def between_integers(config):
 
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_the_suggested_embedding_does_not_turn_between_the_times_of_training(size):
-    for prediction in ("eps", "x0", "v"):
+    for prediction in ("eps", "x0", "v", "velocity"):
         assert between_integers(suggest(size, prediction=prediction)) < 1 - np.cos(0.5) + 1e-12        # f <= 1: .12
     assert between_integers(suggest(size)) > 1                                          # made for ln(sigma)/4
 
 
-@pytest.mark.parametrize("prediction, least, most", [("eps", 1, 1000), ("x0", 1, 1000), ("v", 1, 1000),
-                                                     ("F", np.log(0.002) / 4, np.log(80) / 4)])
+@pytest.mark.parametrize("prediction, least, most", [
+    ("eps", 1, 1000), ("x0", 1, 1000), ("v", 1, 1000), ("velocity", 0, 1000),
+    ("F", np.log(0.002) / 4, np.log(80) / 4)])
 def test_the_slowest_wave_of_the_suggested_embedding_tells_all_times_apart(prediction, least, most):
     config = suggest(32, prediction=prediction)
     slowest = embedding(config, np.linspace(least, most, 1000))[:, config.channels // 2 - 1]
