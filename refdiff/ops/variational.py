@@ -6,8 +6,6 @@ import math
 from .. import backend
 from .op import Op, wanted
 
-EDGE = 0.999                           # beyond +-EDGE a pixel is in the first or the last bin, which are open
-
 
 def _check(op, **arrays):
     xp = backend.of(**arrays)
@@ -94,7 +92,7 @@ def binned_normal_forward(mean, log_var, x, cdf="exact", levels=256):
     d, pixel = xp.where(flip, -d, d), xp.where(flip, -x, x)
     half = 1 / (levels - 1)
     b, a = (d + half) * precision, (d - half) * precision
-    has_b, has_a = pixel < EDGE, pixel > -EDGE                                  # an open bin lacks that end
+    has_b, has_a = pixel < 1 - half, pixel > half - 1                           # an open bin lacks that end
     log_b = has_b * log_cdf(b)
     left = has_a * xp.exp(log_cdf(a) - log_b)                                   # F(a)/F(b)
     return -(log_b + xp.log1p(-left)), (b, a, has_b, left, flip, precision, cdf)

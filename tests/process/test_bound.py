@@ -1,4 +1,5 @@
 """The bound's terms at 50 digits, its weights on the simple loss, closed forms on Gaussian data, and that it bounds."""
+import importlib
 import math
 
 import mpmath
@@ -59,7 +60,7 @@ def exact_bin(x, mean, log_var, cdf, levels=256):
         if cdf == "exact":
             return mpmath.erfc(-z / mpmath.sqrt(2)) / 2
         return 1 / (1 + mpmath.exp(-2 * mpmath.sqrt(2 / mpmath.pi) * (z + mpf("0.044715") * z ** 3)))
-    x, mean, std = mpf(float(x)), mpf(float(mean)), mpmath.exp(mpf(float(log_var)) / 2)
+    x, mean, std = mpf(x), mpf(mean), mpmath.exp(mpf(log_var) / 2)
     low, high = ((x + k * mpf(1) / (levels - 1) - mean) / std for k in (-1, 1))
     if x == 1 or x == -1:
         return -mpmath.log(F(-low) if x > 0 else F(high))
@@ -74,9 +75,17 @@ def check_bins(module):
                 found = module.bin_nats(grey[None], grey[None] + offset, log_var, cdf)
                 want = [[float(exact_bin(x, x + offset, log_var, cdf)) for x in grey]]
                 np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-13, err_msg=f"{cdf} {log_var} {offset}")
+    found = module.bin_nats(*np.full((2, 1, 1), 2 * 4094 / 4095 - 1), -8.0, levels=4096)
+    np.testing.assert_allclose(found, 4.5433, rtol=1e-5)
     x, mean = np.linspace(-1, 1, 17)[None], np.linspace(-1.1, 0.9, 17)[None]
     want = [[float(exact_bin(a, b, -5.0, "exact", 17)) for a, b in zip(x[0], mean[0])]]
     np.testing.assert_allclose(module.bin_nats(x, mean, -5.0, levels=17), want, rtol=1e-12)
+    for levels in (2, 3, 1001, 4096, 65536):              # the neighbours of +-1 have bins of two ends, however near
+        g = np.array([0, 1, levels // 2, levels - 2, levels - 1])
+        x = (2 * g / (levels - 1) - 1)[None]
+        for mean in (x, x + 0.001, x - 0.001):
+            want = [[float(exact_bin(a, b, -8.0, "exact", levels)) for a, b in zip(x[0], mean[0])]]
+            np.testing.assert_allclose(module.bin_nats(x, mean, -8.0, levels=levels), want, rtol=1e-9, atol=1e-40)
 
 
 def test_the_decoder_is_the_probability_of_a_bin():
@@ -110,6 +119,35 @@ def test_the_ops_of_training_have_the_same_values():
                                    bound.bin_nats(x, mean, log_var, cdf), rtol=1e-12)
     np.testing.assert_allclose(gaussian_kl.forward(mean, log_var, q_mean, q_log_var)[0],
                                bound.gaussian_kl(q_mean, q_log_var, mean, log_var), rtol=1e-13)
+
+
+def check_fine_op(module):
+    """The op and its gradient at the outer two levels of either side; slopes by mpmath's differences in 50 digits."""
+    for levels in (2, 4096, 65536):
+        g = np.array([0, 1, levels - 2, levels - 1])
+        x, std = (2 * g / (levels - 1) - 1)[None], math.exp(-4)
+        mean, log_var, dy = x + 0.3 * std, np.full_like(x, -8.0), rows(1, 4, seed=levels)
+        y, saved = module.binned_normal_forward(mean, log_var, x, levels=levels)
+        want = [[float(exact_bin(*p, "exact", levels)) for p in zip(x[0], mean[0], log_var[0])]]
+        np.testing.assert_allclose(y, want, rtol=1e-9, atol=1e-40)
+        slopes = [[float(mpmath.diff(f, at)) for f, at in (
+            (lambda m: exact_bin(a, m, v, "exact", levels), mpf(float(b))),
+            (lambda w: exact_bin(a, b, w, "exact", levels), mpf(float(v))))]
+                  for a, b, v in zip(x[0], mean[0], log_var[0])]
+        for found, want in zip(module.binned_normal_backward(saved, dy), np.transpose(slopes)):
+            np.testing.assert_allclose(found, dy * want, rtol=1e-8, atol=1e-30)
+
+
+def test_the_decoder_of_many_grey_levels_has_the_right_bins_and_slopes():
+    check_fine_op(importlib.import_module("refdiff.ops.variational"))
+
+
+@pytest.mark.parametrize("old, new", [("pixel < 1 - half", "pixel < .999"), ("pixel > half - 1", "pixel > -.999"),
+                                      ("pixel < 1 - half", "pixel < 2"), ("pixel > half - 1", "pixel > -2")])
+def test_the_ops_open_bins_are_the_outermost_alone(old, new, monkeypatch):
+    monkeypatch.setattr("refdiff.ops.op.REGISTRY", {})               # the mutant's ops are not registered twice
+    with pytest.raises(AssertionError):
+        check_fine_op(mutant("ops.variational", (old, new)))
 
 
 # ---- variances
@@ -334,12 +372,14 @@ MUTANTS = [
     (check_kl, "q_log_var - log_var, q_mean", "log_var - q_log_var, q_mean"),
     (check_kl, "(q_mean - mean) ** 2", "abs(q_mean - mean)"),
     (check_kl, "-log_var, q_mean.dtype", "-q_log_var, q_mean.dtype"),
-    (check_bins, "(1 / (levels - 1), -1", "(1 / levels, -1"), (check_bins, "-1 / (levels - 1))", "-1 / levels)"),
-    (check_bins, "EDGE = 0.999", "EDGE = 0.99"), (check_bins, "EDGE = 0.999", "EDGE = 1.1"),
+    (check_bins, "half = 1 / (levels - 1)", "half = 1 / levels"), (check_bins, "(half, -half)", "(half, half)"),
+    (check_bins, "> 1 - half", "> .999"), (check_bins, "< half - 1", "< -.999"),
+    (check_bins, "> 1 - half", "> 1"), (check_bins, "< half - 1", "< -1"),
+    (check_bins, "> 1 - half", "> .99"), (check_bins, "< half - 1", "< -.99"),
     (check_bins, "math.sqrt(8 / math.pi)", "math.sqrt(2 / math.pi)"),
     (check_bins, "0.044715", "0.0447"), (check_bins, "-0.5 * log_var", "-log_var"),
     (check_bins, "xp.where(x > mean, -1.0, 1.0)", "xp.where(x > mean, 1.0, -1.0)"),
-    (check_bins, "side * x > EDGE", "x > EDGE"), (check_bins, "side * x < -EDGE", "x < -EDGE"),
+    (check_bins, "side * x > 1", "x > 1"), (check_bins, "side * x < half", "x < half"),
     (check_bins, "xp.log1p(-ratio)", "xp.log1p(ratio)"),
     (check_variances, "schedule.one_minus_alpha_bar[:-1] /", "schedule.one_minus_alpha_bar[1:] /"),
     (check_variances, "math.log(1e-20)", "math.log(1e-12)"), (check_variances,

@@ -74,7 +74,7 @@ def test_there_and_back_is_the_identity():
             np.testing.assert_allclose(back(X, level).value, denoiser(X, level).value, rtol=1e-11, atol=1e-12)
 
 
-@given(st.sampled_from(sorted(FAMILIES)), st.sampled_from(ALL), st.floats(-4, 4), st.floats(-2, 2))
+@given(st.sampled_from(sorted(FAMILIES)), st.sampled_from(ALL), st.floats(-3.9, 4), st.floats(-2, 2))
 def test_any_scale_of_x_is_the_same_question(name, kind, lam, log_scale):
     """(c alpha, c sigma) with c x: x_0, eps and F stay, v is c times larger, the score c times smaller."""
     moved = transfer.transfer(trained_on(FAMILIES[name], kind), FAMILIES[name])
