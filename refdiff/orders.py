@@ -36,26 +36,30 @@ def rows(found):
             for o in found]
 
 
+WORLDS = ("karras: EDM's grid, sigma 10 to .05. circle: alpha = cos t, sigma = sin t, t 1.5 to .1 in equal steps.",
+          "Errors: of samples against the exact flow of two Gaussians in 1-D; of stochastic samplers, of the output's",
+          "mean and variance on a Gaussian. The observed order is the slope of log error over log N, from N on.")
+
+
 def table(found):
-    """The rows as lines of text."""
-    return columns([HEAD, *rows(found)])
+    """What was observed on what, and the rows as lines of text."""
+    return [*WORLDS, "", *columns([HEAD, *rows(found)])]
 
 
 def markdown(found, picture="orders.png"):
     """The same as a page, with the plot beside it."""
     return "\n".join([
         "# Every solver's order, observed", "",
-        f"Written by `refdiff orders --markdown papers/ORDERS.md --plot papers/{picture}`. Errors are measured against",
-        "the exact flow (stochastic samplers: against the exact law) at the end of N steps; the observed order is the",
-        "least-squares slope of log error against log N, and holds if it lies within "
-        f"{TOLERANCE} of the claim. The docstring of each solver says what its order needs.", "",
+        f"Written by `refdiff orders --markdown papers/ORDERS.md --plot papers/{picture}`.", *WORLDS,
+        f"It holds if it lies within {TOLERANCE} of the claim. The docstring of each solver says what its order needs.",
+        "",
         f"![error against steps]({picture})", "",
         "| " + " | ".join(HEAD) + " |", "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
         *("| " + " | ".join(row) + " |" for row in rows(found)), ""])
 
 
 # Which samplers share a panel of the plot.
-PANELS = {"one step, no noise": ("euler", "ddim", "heun"), "UniPC": ("unipc",), "DEIS": ("deis",),
+PANELS = {"one-step methods, no noise": ("euler", "ddim", "heun"), "UniPC": ("unipc",), "DEIS": ("deis",),
           "linear multistep": ("lms", "plms"), "DPM-Solver": ("dpm",), "DPM-Solver++": ("dpmpp",),
           "stochastic, exact law": ()}
 

@@ -233,7 +233,8 @@ def index(papers, where):
     lines = ["# Equations, functions, proofs", "",
              "To be read beside the PDFs. Written by `python -m refdiff.papers` from the files beside it and the tags",
              "in the docstrings; `tests/papers` fails when it is out of date. Functions are named from `refdiff/`.",
-             "An equation without a function is cited, not implemented. `(?)` marks a number that could not be",
+             "An equation without a function is cited: it has no proof of its own here, though code that needs it",
+             "may lie within another's function. `(?)` marks a number that could not be",
              "checked against the paper itself; the formula is right, the label may be another.", ""]
     lines += [f"- [{paper.key}](#{paper.key.lower()}) {paper.title}" for paper in papers]
     for paper in papers:

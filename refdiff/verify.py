@@ -5,9 +5,9 @@ are run, and every comparison that they make with numpy.testing or pytest.approx
 
     digits = -log10(max |got - wanted| / max |wanted|),  at most 17, the least over a test's comparisons
 
-An equation holds when all its tests pass. Its digits are those of its most exact test: another one may well compare a
-random sample with its law to two digits. A test without such a comparison states its fact otherwise, bit for bit, as
-an inequality or as a refusal, and has none.
+An equation holds when all its tests pass. Its digits are those of the first of its tests that compares numbers; each
+test's own stand beside it on the page, for another may well compare a random sample with its law to two digits. A test
+without such a comparison states its fact otherwise, as a count, an inequality or a refusal, and has none.
 """
 import contextlib
 import io
@@ -59,15 +59,21 @@ class Row:
         return bool(self.proofs) and all(proof.holds for proof in self.proofs)
 
     @property
+    def first(self):
+        """The proof whose digits are the equation's: the first of its own that compares numbers, else the first."""
+        own = [proof for proof in self.proofs if proof.name in self.equation.tests]
+        return next((proof for proof in own if proof.digits is not None), own[0] if own else None)
+
+    @property
     def digits(self):
-        known = [proof.digits for proof in self.proofs if proof.digits is not None]
-        return max(known) if known else None
+        return self.first.digits if self.first else None
 
 
 def digits(got, wanted):
     """The digits in which two arrays agree, relative to the largest entry wanted; entries not finite are left out."""
     got, wanted = np.broadcast_arrays(np.asarray(got), np.asarray(wanted))
-    if got.dtype.kind not in "fciu" or not got.size:
+    kinds = got.dtype.kind + wanted.dtype.kind
+    if set(kinds) - set("fciu") or not set(kinds) & set("fc") or not got.size:          # counts agree or do not
         return None
     got, wanted = (a.astype(np.complex128 if a.dtype.kind == "c" else np.float64) for a in (got, wanted))
     finite = np.isfinite(got) & np.isfinite(wanted)
@@ -92,8 +98,11 @@ class Recorder:
 
     def measured(self, compare):
         def wrapper(actual, desired, *args, **kwargs):
-            compare(actual, desired, *args, **kwargs)
-            self.note(actual, desired)
+            __tracebackhide__ = True                # a failure is shown where the test compares
+            try:
+                compare(actual, desired, *args, **kwargs)
+            finally:
+                self.note(actual, desired)
         return wrapper
 
     def note(self, actual, desired):
@@ -109,7 +118,9 @@ class Recorder:
         if report.failed:
             proof = self.proof(report.nodeid)
             proof.failed += 1
-            proof.why = proof.why or f"{report.nodeid}: {str(report.longrepr).strip().splitlines()[-1][:300]}"
+            crash = getattr(report.longrepr, "reprcrash", None)
+            where, what = (f"{Path(crash.path).name}:{crash.lineno}", crash.message) if crash else ("", report.longrepr)
+            proof.why = proof.why or f"{report.nodeid}: {where}: {' '.join(str(what).split())[:300]}"
         elif report.skipped:
             self.proof(report.nodeid).skipped += 1
         if report.when == "teardown":
@@ -172,12 +183,12 @@ def run_tests(names, root, tick=lambda: None):
 
 
 def checkout():
-    """The folder with papers/ and tests/: where this package's source lies, else the current folder."""
-    for root in (papers.ROOT, Path.cwd()):
-        if (root / "papers").is_dir() and (root / "tests").is_dir() and (root / "refdiff").is_dir():
-            return root
-    raise ValueError("verify: the papers' tables and the proofs are not here; run it in a checkout of the repository, "
-                     "installed there with pip install -e '.[test]'")
+    """The folder with papers/ and tests/ around this package's source: proofs beside another copy prove that one."""
+    if all((papers.ROOT / name).is_dir() for name in ("papers", "tests", "refdiff")):
+        return papers.ROOT
+    raise ValueError(f"verify: the refdiff that runs is installed in {papers.PACKAGE}, without the proofs beside it; "
+                     "they are tests of a checkout: in a clone of the repository, pip install -e '.[test]' takes its "
+                     "place")
 
 
 def verify(keys=(), root=None, tick=lambda: None):
@@ -212,8 +223,7 @@ def table(rows):
     """The rows as lines of text: equation, digits, function, and what proved it."""
     lines = []
     for row in rows:
-        best = max(row.proofs, key=lambda p: -1 if p.digits is None else p.digits, default=None)
-        name = best.name.partition("::")[2] if best else "no proof"
+        name = row.first.name.partition("::")[2] if row.first else "no proof"
         more = f" +{len(row.proofs) - 1}" if len(row.proofs) > 1 else ""
         lines.append((f"{row.paper.key} {row.equation.tag}", "holds" if row.holds else "FAILS", shown(row.digits),
                       row.places[0] if row.places else "-", name + more))
@@ -230,9 +240,9 @@ def columns(lines):
 def markdown(rows):
     """The same as a page of tables, one per paper."""
     lines = ["# Every equation, run", "",
-             "Written by `refdiff verify --markdown papers/VERIFIED.md`. Digits: the agreement of the most exact of",
-             "the equation's tests with its independent truth, the least over that test's comparisons; `all`: the",
-             "same bits; `-`: its tests compare no numbers. [INDEX.md](INDEX.md) has the formulas.", ""]
+             "Written by `refdiff verify --markdown papers/VERIFIED.md`. Digits: the agreement of a test with its",
+             "independent truth, the least over its comparisons; an equation's are those of the first that compares",
+             "numbers. `all`: the same bits; `-`: no numbers are compared. [INDEX.md](INDEX.md) has the formulas.", ""]
     for paper in dict.fromkeys(row.paper.key for row in rows):
         lines += [f"## {paper}", "", "| | function | proof | digits | |", "| --- | --- | --- | ---: | --- |"]
         for row in (row for row in rows if row.paper.key == paper):

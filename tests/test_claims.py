@@ -61,6 +61,8 @@ def test_fifty_steps_cost_a_twentieth_and_their_law_is_further_off():
     f = figures(7)
     law = {steps: f[f"DDIM, {steps} steps: Frechet distance of the output law"] for steps in (10, 50, 1000)}
     assert law[10] > law[50] > law[1000] > 0
+    ddpm = [f[f"DDPM, variance {v}, 1000 steps: Frechet distance of the output law"] for v in ("small", "large")]
+    assert law[50] > max(law[1000], *ddpm)                  # "further off than 1000 steps of either"
     flow = [f[f"DDIM, {steps} steps: greatest error of a sample against the exact flow"] for steps in (50, 1000)]
     assert 15 < flow[0] / flow[1] < 25                                          # of first order: 20
     # the affine law of DDIM at Gaussian data against its closed form: N = 1000 is within 1e-5 of the data's

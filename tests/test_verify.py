@@ -72,13 +72,15 @@ from refdiff import verify
 rows, problems = verify.verify(root={str(house)!r})
 print(problems, *[f"{{r.equation.tag}} {{r.holds}} {{verify.shown(r.digits)}}" for r in rows], sep="\\n")
 print(*verify.table(rows), sep="\\n")
+print(rows[2].proofs[0].why)
 open({str(house / "page.html")!r}, "w").write(verify.page(rows, problems))
 open({str(house / "page.md")!r}, "w").write(verify.markdown(rows))
 '''
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     lines = done.stdout.splitlines()
-    assert lines[:6] == ["[]", "eq. 0 True 6.0", "eq. 1 True -", "eq. 2 False -", "eq. 3 False -", "eq. 4 True 8.0"]
+    assert lines[:6] == ["[]", "eq. 0 True 6.0", "eq. 1 True -", "eq. 2 False 0.3", "eq. 3 False -", "eq. 4 True 8.0"]
     assert any("KEY eq. 2" in line and "FAILS" in line and "code.py:f" in line for line in lines)
+    assert "test_all.py:14: " in lines[-1] and "Mismatched elements: 1 / 1" in lines[-1]        # where and by how much
     page = (house / "page.html").read_text()
     assert page.count("<math") == 5 and "<mfrac>" in page and "test_wrong" in page
     assert "://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")      # nothing is loaded from elsewhere

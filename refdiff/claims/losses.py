@@ -67,5 +67,6 @@ def guidance_scale():
     return "true under a condition", (
         "The number means nothing without its formula: 7.5 is s in u + s (c - u), as most code has it, which is w = "
         "6.5 in the paper's (1 + w) c - w u. And it is no longer sampling from the class: the data of the class are "
-        "N(.5, .25^2) beside another class at -.5, and guided samples move away from it and lose their spread."
+        "N(.5, .25^2) beside another class at -.5, and samples guided along the probability flow move away from it "
+        "and lose their spread."
     ), figures

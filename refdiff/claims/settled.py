@@ -58,7 +58,8 @@ def markdown(all_settled):
     text = ["# What popular explanations say, settled by number", "",
             "Written by `refdiff claims --markdown papers/claims.md`, which measures every figure here anew. The same",
             "command with a number, as `refdiff claims 5`, measures one. Networks and random numbers are seeded; other",
-            "machines may differ in the last digit shown.", ""]
+            "machines may differ in the last digit shown. The numbers are those of a longer list: 9, 12 and 14 on are",
+            "about training at equal budget, other model families and perception, and are not settled here.", ""]
     for settled in all_settled:
         text += [f'## {settled.number}. "{settled.claim}"', "",
                  f"**{settled.verdict.capitalize()}.** {settled.because}", "",
