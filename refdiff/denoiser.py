@@ -126,7 +126,7 @@ class Denoiser:
         """The weight of |F - target|^2, in float64: that of |D - x_0|^2 times c_out^2.
 
         "simple": |eps_hat - eps|^2, whatever F predicts; SNR |D - x_0|^2 [DDPM eq. 14].
-        "edm": (s^2 + sigma_data^2)/(s sigma_data)^2 |D - x_0|^2, s = sigma/alpha; 1 for F [EDM table 1].
+        "edm": (s^2 + sigma_data^2)/(s sigma_data)^2 |D - x_0|^2, s = sigma/alpha; 1 for F [EDM table 1, sec. 5].
         Any other name of process/weights.py, at its default settings, or a function of the level: the weight of
         |eps_hat - eps|^2.
         """

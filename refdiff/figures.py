@@ -223,7 +223,7 @@ def slope_panels(path, panels, xlabel, ylabel, columns=3):
         ax.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(-.05, -.1), ncols=2, handlelength=1.8,
                   labelspacing=.25, columnspacing=1., borderpad=.2)
         ticks = sorted({x for line in lines for x in line[1]})
-        ax.set_xticks(ticks, [str(x) for x in ticks])
+        ax.set_xticks(ticks, [str(x) if len(ticks) < 6 or i % 2 == 0 else "" for i, x in enumerate(ticks)])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
     for ax in axes[len(panels):]:

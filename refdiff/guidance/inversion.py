@@ -7,7 +7,9 @@ from .free import number
 
 
 def invert(denoiser, grid, x, iterations=1, at="there", tolerance=None):
-    """The noise at grid.level(0) whose DDIM samples (eta = 0, on this grid) end on x, at grid.level(S). [DDIM eq. 14]
+    """The noise at grid.level(0) whose DDIM samples (eta = 0, on this grid) end on x, at grid.level(S).
+
+    [DDIM eq. 14, sec. 4.3]
 
     DDIM's step down from t to s is undone by x_t = (alpha_t/alpha_s) x_s + (sigma_t - alpha_t sigma_s/alpha_s) eps,
     with eps the one of the step down, eps(x_t, t), which is not known before x_t is:
@@ -67,7 +69,7 @@ def linear(a, b, u):
 
 
 def slerp(a, b, u):
-    """sin((1-u) theta)/sin(theta) a + sin(u theta)/sin(theta) b, theta the angle between rows.
+    """sin((1-u) theta)/sin(theta) a + sin(u theta)/sin(theta) b, theta the angle between rows. [DDIM sec. 5.3]
 
     Rows a[n, ...], b[n, ...]; on a sphere it goes round at an even pace. theta = 2 atan2(|p - q|, |p + q|) of the
     directions p, q keeps its digits at small angles, where this becomes `linear`.

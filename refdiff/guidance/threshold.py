@@ -18,7 +18,7 @@ EPS = ("derived", "kept")
 
 
 def static(denoiser, limit=1.0, eps="derived"):
-    """x0 clipped to -limit..limit, for data in that range. [DYNTHR sec. 2.3]
+    """x0 clipped to -limit..limit, for data in that range. [DYNTHR sec. 2.3], [DPMPP sec. 4.3]
 
     Raises ValueError unless limit > 0."""
     limit = _limit("static", limit)

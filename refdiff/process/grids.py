@@ -96,7 +96,8 @@ FINALS = {"zero": 0, "first": 1, "none": None}
 
 
 def discrete(schedule, steps, rule="trailing", final=0, rounding=None):
-    """`steps` distinct times of a schedule, 1 <= steps <= T, by a rule of RULES, then the final level. [ZTSNR table 2]
+    """`steps` distinct times of a schedule, 1 <= steps <= T, by a rule of RULES, then the final level. [ZTSNR table 2],
+    [DDIM sec. 4.2]
 
     For T = 1000 and ten steps: leading and stride 901, 801, .., 1; trailing 1000, 900, .., 100; linspace 1000, 889,
     .., 1; quadratic 801, 633, 484, .., 10, 1. Implementations that count from 0 say one less. All but trailing and

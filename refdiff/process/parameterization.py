@@ -109,7 +109,7 @@ class Prediction:
 
     @property
     def v(self):
-        """alpha eps - sigma x_0. [PD sec. 4]"""
+        """alpha eps - sigma x_0, finite where alpha = 0 too. [PD sec. 4], [ZTSNR sec. 3.2]"""
         if self.kind == "v":
             return self.value
         alpha, sigma = self.level.expand(self.x)

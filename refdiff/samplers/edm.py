@@ -10,7 +10,7 @@ def euler(denoiser, grid, x):
     """Euler's method: xbar' = xbar + (sigma' - sigma) d, d = epshat, first order. [EDM alg. 1, without its correction]
 
     Here xbar = x/alpha and sigma stands for sigma/alpha. x[n, ...] is noise at grid.level(0), which must have
-    alpha > 0. Yields a State per step. The same steps as DDIM with eta = 0.
+    alpha > 0. Yields a State per step. The same steps as DDIM with eta = 0. [DDIM eq. 13]
     """
     return _solve("euler", denoiser, grid, x, correct=False)
 
