@@ -15,10 +15,19 @@ from . import backend
 from .ops import binned_normal, gaussian_kl, mse
 from .process.bound import bits, learned_log_variance, log_variances
 from .process.gaussian import posterior, posterior_mean, q_sample
-from .process.level import anywhere, expand
+from .process.level import alike, anywhere, expand
 from .process.parameterization import LimitError, Prediction
 
 # ---- the square error of any prediction
+
+
+def _rows(what, weight, x):
+    """The weight of every row, (n,) in x's dtype, of a number or an array (n,)."""
+    if getattr(weight, "shape", ()) not in ((), x.shape[:1]):
+        raise ValueError(f"{what}: weight has shape {weight.shape}, wanted a number or ({len(x)},), one per row")
+    xp = backend.of(x=x)
+    return xp.zeros(len(x), x.dtype) + xp.asarray(weight, dtype=x.dtype)
+
 
 TARGETS = {"eps": lambda x0, eps, level: eps,
            "x0": lambda x0, eps, level: x0,
@@ -36,11 +45,10 @@ def matching_loss(kind, value, x0, eps, level, weight):
     """
     if kind not in TARGETS:
         raise ValueError(f"matching_loss: kind is {kind!r}, wanted one of {', '.join(TARGETS)}")
-    xp = backend.of(value=value, x0=x0, eps=eps)
+    alike("matching_loss", x0=x0, value=value, eps=eps)
     if kind == "score" and anywhere(level.sigma == 0):
         raise LimitError(f"matching_loss: the score -eps/sigma is infinite at sigma = 0, t = {level.t}; start after it")
-    rows = xp.zeros(len(x0), x0.dtype) + xp.asarray(weight, dtype=x0.dtype)
-    loss, saved = mse.forward(value, TARGETS[kind](x0, eps, level), rows)
+    loss, saved = mse.forward(value, TARGETS[kind](x0, eps, level), _rows("matching_loss", weight, x0))
     return float(loss), mse.backward(saved, 1.0)[0]
 
 
@@ -57,6 +65,7 @@ def flow_path(data, noise, t, direction="to_data", sigma_min=0.0):
         raise ValueError(f"flow_path: direction is {direction!r}, wanted 'to_data' or 'to_noise'")
     if not 0 <= sigma_min < 1:
         raise ValueError(f"flow_path: sigma_min is {sigma_min}, wanted [0, 1)")
+    alike("flow_path", data=data, noise=noise)
     if not (float(t.min()) >= 0 and float(t.max()) <= 1):
         raise ValueError(f"flow_path: t runs from {float(t.min())} to {float(t.max())}, wanted 0..1")
     share = t if direction == "to_data" else 1 - t                              # of the data in x_t
@@ -75,8 +84,7 @@ def flow_matching_loss(network, theta, data, noise, t, labels=None, masks=None, 
     xp = backend.of(data=data, noise=noise)
     x_t, velocity = flow_path(data, noise, t, direction, sigma_min)
     F, s_net = network.forward(theta, x_t, xp.asarray(time_scale * t, dtype=data.dtype), labels, masks)
-    rows = xp.zeros(len(data), data.dtype) + xp.asarray(weight, dtype=data.dtype)
-    loss, s_loss = mse.forward(F, velocity, rows)
+    loss, s_loss = mse.forward(F, velocity, _rows("flow_matching_loss", weight, data))
     if grad is not None:
         network.backward(s_net, mse.backward(s_loss, share)[0], grad)
     return float(loss)
@@ -151,7 +159,7 @@ def hybrid_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, weight
             raise ValueError(f"hybrid_loss: {name} is {value!r}, wanted one of {', '.join(known)}")
     if not float(abs(x0).max()) <= 1:
         raise ValueError("hybrid_loss: x0 leaves [-1, 1], where the decoder's bins are")
-    importance = np.zeros(len(x0)) + importance
+    importance = _rows("hybrid_loss", importance, np.zeros(len(x0)))
     x_t = q_sample(x0, eps, level)
     out, s_net = denoiser.evaluate(theta, x_t, level, labels, masks)
     F, out_var = split(out, x0)

@@ -12,6 +12,9 @@ def _check(op, **arrays):
     shapes = [a.shape for a in arrays.values()]
     if len(set(shapes)) != 1:
         raise wanted(op, "the shape of " + ", ".join(arrays), shapes, "one shape for all")
+    dtypes = [str(a.real.dtype) for a in arrays.values()]                # of complex numbers, their parts
+    if len(set(dtypes)) != 1:
+        raise wanted(op, "the dtype of " + ", ".join(arrays), dtypes, "one dtype for all")
     return xp
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import backend
 from .gaussian import VARIANCES, posterior_mean, q_sample
-from .level import expand
+from .level import alike, expand
 
 
 def bits(nats):
@@ -27,11 +27,23 @@ def bits(nats):
 
 # ---- the terms, entry by entry in nats
 
+def _fitting(what, x, **values):
+    """Numbers as Python's, which keep x's dtype; arrays must be in it, and like x or (n, 1, ...)."""
+    per_row = x[(slice(None),) + (slice(0, 1),) * (x.ndim - 1)]
+    for name, value in values.items():
+        if not getattr(value, "ndim", 0):
+            yield float(value)
+        else:
+            alike(what, x=per_row if value.shape == per_row.shape else x, **{name: value})
+            yield value
+
+
 def gaussian_kl(q_mean, q_log_var, mean, log_var):
     """KL(N(q_mean, e^q_log_var) || N(mean, e^log_var)) = (log_var - q_log_var - 1 + e^(q_log_var - log_var)
-    + (q_mean - mean)^2 e^-log_var)/2, arrays or numbers that broadcast. [DDPM eq. 8]
+    + (q_mean - mean)^2 e^-log_var)/2, q_mean[n, ...]; the others like it, (n, 1, ...) or numbers. [DDPM eq. 8]
     """
     xp = backend.of(q_mean=q_mean)
+    mean, q_log_var, log_var = _fitting("gaussian_kl", q_mean, mean=mean, q_log_var=q_log_var, log_var=log_var)
     d, precision = xp.asarray(q_log_var - log_var, q_mean.dtype), xp.exp(xp.asarray(-log_var, q_mean.dtype))
     return 0.5 * (xp.expm1(d) - d + (q_mean - mean) ** 2 * precision)
 
@@ -50,7 +62,8 @@ def bin_nats(x, mean, log_var, cdf="exact", levels=256):
     distribution function is off by up to 1.8e-4, and 12.26 bits become 12.67 for a pixel .03 off a mean of std .0074.
     Their P >= 1e-12 (at most 39.9 bits) is not taken over. Raises ValueError for data that are not in [-1, 1].
     """
-    xp = backend.of(x=x, mean=mean)
+    xp = alike("bin_nats", x=x, mean=mean)
+    [log_var] = _fitting("bin_nats", x, log_var=log_var)
     if cdf not in ("exact", "tanh"):
         raise ValueError(f"bin_nats: cdf is {cdf!r}, wanted 'exact' or 'tanh'")
     check_levels(levels)
@@ -74,9 +87,9 @@ def decoder_nats(x0, mean, log_var, cdf="exact", levels=256, center=0.0):
     """
     if levels:
         return bin_nats(grey_levels(x0 + center, levels).clip(-1, 1), mean + center, log_var, cdf, levels)
-    xp = backend.of(x0=x0, mean=mean)
-    log_var = xp.asarray(log_var, x0.dtype)
-    return 0.5 * ((x0 - mean) ** 2 * xp.exp(-log_var) + (log_var + math.log(2 * math.pi)))
+    xp = alike("decoder_nats", x0=x0, mean=mean)
+    [log_var] = _fitting("decoder_nats", x0, log_var=log_var)
+    return 0.5 * ((x0 - mean) ** 2 * xp.exp(xp.asarray(-log_var, x0.dtype)) + (log_var + math.log(2 * math.pi)))
 
 
 def grey_levels(x, levels):
@@ -160,6 +173,7 @@ def term_bits(schedule, t, x0, x_t, x0_hat, log_var, cdf="exact", levels=256, ce
     and center are those of `decoder_nats`.
     """
     t = np.asarray(backend.to_host(t))
+    alike("term_bits", x0=x0, x_t=x_t, x0_hat=x0_hat)
     s, level = schedule.level(t - 1), schedule.level(t)
     log_var = expand(log_var, x0) if getattr(log_var, "ndim", 0) == 1 else log_var
     mean = posterior_mean(x0_hat, x_t, s, level)

@@ -7,7 +7,7 @@ Levels hold numbers or arrays (n,); what is returned per level has the same form
 """
 from typing import NamedTuple
 
-from .level import anywhere, expand
+from .level import alike, anywhere, expand
 
 
 class Transition(NamedTuple):
@@ -22,7 +22,8 @@ class Posterior(NamedTuple):
 
 
 def q_sample(x0, eps, level):
-    """x_t = alpha_t x_0 + sigma_t eps, for x0 and eps of one shape [n, ...]. [DDPM eq. 4]"""
+    """x_t = alpha_t x_0 + sigma_t eps, for x0 and eps of one shape [n, ...] and dtype. [DDPM eq. 4]"""
+    alike("q_sample", x0=x0, eps=eps)
     alpha, sigma = level.expand(x0)
     return alpha * x0 + sigma * eps
 
@@ -57,7 +58,8 @@ def posterior(s, t):
 
 
 def posterior_mean(x0, x_t, s, t):
-    """E[x_s | x_t, x_0] = c_x0 x_0 + c_xt x_t for arrays [n, ...]. [DDPM eq. 7]"""
+    """E[x_s | x_t, x_0] = c_x0 x_0 + c_xt x_t for arrays [n, ...] of one shape and dtype. [DDPM eq. 7]"""
+    alike("posterior_mean", x_t=x_t, x0=x0)
     c_x0, c_xt, _ = posterior(s, t)
     return expand(c_x0, x_t) * x0 + expand(c_xt, x_t) * x_t
 

@@ -23,6 +23,20 @@ def expand(value, x):
     return value.reshape(value.shape + (1,) * (x.ndim - 1))
 
 
+def alike(what, **arrays):
+    """The array module of named arrays of one shape and one dtype: nothing is broadcast, shared or cast in silence.
+
+    Raises ValueError, naming `what` asked and the array that is unlike the first.
+    """
+    (name, first), *others = arrays.items()
+    for other, array in others:
+        if getattr(array, "shape", None) != first.shape or array.real.dtype != first.real.dtype:
+            got = f"{array.dtype}{array.shape}" if hasattr(array, "shape") else f"a {type(array).__name__}"
+            raise ValueError(f"{what}: {other} is {got} but {name} is {first.dtype}{first.shape}; wanted one shape and "
+                             "one dtype, so that no row shares another's and nothing is cast")
+    return backend.of(**arrays)
+
+
 def anywhere(condition):
     """Whether a condition on a level's numbers or arrays holds for any of them."""
     return condition if isinstance(condition, bool) else bool(condition.any())

@@ -21,7 +21,7 @@ from scipy.integrate import solve_ivp
 
 from .. import backend
 from .bound import check_levels, grey_levels
-from .level import Level
+from .level import Level, alike
 
 
 class NotConverged(ArithmeticError):
@@ -154,6 +154,12 @@ class Likelihood(NamedTuple):
     gap: float = math.nan    # nats, the largest over the rows; nan where nobody looked
 
 
+def _per_row(what, value, n):
+    if getattr(value, "shape", None) != (n,):
+        raise ValueError(f"likelihood: {what} has shape {getattr(value, 'shape', ())}, wanted ({n},), one per row of x")
+    return value
+
+
 def change_of_variables(linearised, x, a, b, prior, trace=exact_trace, solver=Adaptive()):
     """log p_a(x) by one integration of the PF-ODE from level a to the noisier b: a Likelihood that nothing guards.
 
@@ -174,14 +180,15 @@ def change_of_variables(linearised, x, a, b, prior, trace=exact_trace, solver=Ad
         cos, sin = max(math.cos(theta), 0.0), math.sin(theta)
         xhat = xp.asarray(y[:, :d].reshape(x.shape))
         D, product = linearised(xhat, Level(theta, cos, sin))
+        alike("likelihood", x=xhat, D=D)
         v = (cos * xhat - D) / sin
-        div = (d * cos - trace(product, xhat)) / sin
+        div = (d * cos - _per_row("the trace", trace(product, xhat), n)) / sin
         return np.concatenate([backend.to_host(v).reshape(n, d), backend.to_host(div)[:, None]], axis=1)
 
     start = backend.to_host(x).astype(np.float64).reshape(n, d) / norm_a
     y, evaluations = solver.solve(slope, span, np.concatenate([start, np.zeros((n, 1))], axis=1))
     end, divergence = y[:, :d].reshape(x.shape) * norm_b, y[:, d]
-    log_prior = prior(end, b)
+    log_prior = _per_row("the prior's log density", prior(end, b), n)
     return Likelihood(log_prior + divergence + d * math.log(norm_b / norm_a), log_prior, divergence, end, evaluations)
 
 
@@ -209,8 +216,9 @@ def dequantise(x, levels, u):
 
     x[n, ...] of grey levels g = 0..levels-1 stored as 2 g/(levels - 1) - 1, and u uniform in [0, 1) like x.
     """
-    if u.shape != x.shape or not ((u >= 0) & (u < 1)).all():
-        raise ValueError(f"dequantise: u has shape {u.shape}, wanted {x.shape} with 0 <= u < 1")
+    alike("dequantise", x=x, u=u)
+    if not ((u >= 0) & (u < 1)).all():
+        raise ValueError("dequantise: u leaves [0, 1), wanted 0 <= u < 1")
     return grey_levels(x, levels) + (u - 0.5) * (2 / (levels - 1))
 
 

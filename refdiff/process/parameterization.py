@@ -22,8 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import backend
-from .level import Level, anywhere, expand
+from .level import Level, alike, anywhere, expand
 
 KINDS = ("eps", "x0", "v", "score", "velocity", "data_velocity")        # F is one more, with an option: sigma_data
 
@@ -45,6 +44,8 @@ def _check_sigma_data(sigma_data):
 class Prediction:
     """A prediction `value`[n, ...] of one kind, made from x[n, ...] at a level; its properties are all the kinds.
 
+    value and x have one shape and one dtype: a denoiser answers in the precision that it is asked in.
+
     A denoiser is any callable (x, level) -> Prediction. sigma_data > 0 is wanted by kind "F" and by the property F.
     """
 
@@ -59,9 +60,7 @@ class Prediction:
             raise ValueError(f"prediction: kind is {self.kind!r}, wanted one of {', '.join(KINDS)}, F")
         if self.kind == "F":
             _check_sigma_data(self.sigma_data)
-        backend.of(x=self.x, value=self.value)
-        if self.value.shape != self.x.shape:
-            raise ValueError(f"prediction: value has shape {self.value.shape} but x has {self.x.shape}")
+        alike("prediction", x=self.x, value=self.value)
 
     def _divisor(self, name, wanted):
         """alpha or sigma, refused where it is 0."""

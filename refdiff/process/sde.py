@@ -6,7 +6,7 @@ the drifts raise LimitError; `velocity`, which needs neither, is finite there.
 import math
 
 from .gaussian import transition
-from .level import anywhere, expand
+from .level import alike, anywhere, expand
 from .parameterization import LimitError
 
 
@@ -31,12 +31,14 @@ def forward_drift(family, x, t):
 
 def reverse_drift(family, x, t, score):
     """f(t) x - g(t)^2 score, for dt < 0 and the same g. [SDE eq. 6]"""
+    alike("reverse_drift", x=x, score=score)
     f, g2 = _coefficients(family, t, "reverse_drift")
     return expand(f, x) * x - expand(g2, x) * score
 
 
 def flow_drift(family, x, t, score):
     """dx/dt = f(t) x - g(t)^2 score/2, the probability-flow ODE. [SDE eq. 13]"""
+    alike("flow_drift", x=x, score=score)
     f, g2 = _coefficients(family, t, "flow_drift")
     return expand(f, x) * x - expand(g2 / 2, x) * score
 

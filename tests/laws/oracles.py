@@ -260,9 +260,9 @@ def binned_normal(mean, log_var, x, cdf="exact", levels=256):
             m, std = mpmath.mpf(float(mean[i])), mpmath.exp(mpmath.mpf(float(log_var[i])) / 2)
             centre = mpmath.mpf(float(x[i]))
             low, high = ((centre + k * mpmath.mpf(1) / (levels - 1) - m) / std for k in (-1, 1))
-            if centre > 0.999:                                               # 1 - F(low) = F(-low)
+            if centre > 1 - 1 / (levels - 1):                                # 1 - F(low) = F(-low)
                 p = F(-low)
-            elif centre < -0.999:
+            elif centre < 1 / (levels - 1) - 1:
                 p = F(high)
             else:
                 p = F(high) - F(low) if low + high < 0 else F(-low) - F(-high)

@@ -26,7 +26,6 @@ EQUIVALENT = {
         "the sum twice, of which the first is taken",
     ("elementwise", "add_forward", "scale == 1.0 => scale == 1.000001"): "the product with 1 is saved, not needed",
     ("elementwise", "add_backward", "scale == 1.0 => scale == 1.000001"): "as in the forward",
-    ("variational", "", "0.999 => 0.999000999"): "no grey level lies between",
     ("variational", "_tanh_log_cdf", "u.real < 0 => u.real >= 0"): "the same but for overflow; test_corners goes there",
     ("variational", "_tanh_log_cdf", "u.real < 0 => u.real < 1"): "likewise",
     ("variational", "binned_normal_forward", "d.real > 0 => d.real > 1"): "the same but for digits; as above",

@@ -309,7 +309,7 @@ def test_a_density_without_levels_is_in_bits_alone():
 
 @pytest.mark.parametrize("call, message", [
     (lambda: likelihood.bits_per_dim(np.zeros(1), 2, 1), "levels is 1, wanted an integer >= 2"),
-    (lambda: likelihood.dequantise(np.zeros((1, 2)), 17, np.ones((1, 2))), "wanted \\(1, 2\\) with 0 <= u < 1"),
+    (lambda: likelihood.dequantise(np.zeros((1, 2)), 17, np.ones((1, 2))), "wanted 0 <= u < 1"),
     (lambda: likelihood.dequantise(np.full((1, 2), 0.03), 17, np.zeros((1, 2))), "wanted whole grey levels"),
     (lambda: likelihood.hutchinson(np.zeros(3)), "wanted \\(k, n, ...\\) with k >= 1"),
     (lambda: likelihood.hutchinson(np.zeros((1, 2, 2)))(lambda v: v, np.zeros((3, 2))), "wanted k of \\(3, 2\\)"),
@@ -342,9 +342,9 @@ MUTANTS = [
     (check_derivative, "level.sigma ** 2 * np.eye", "level.sigma * np.eye"),
     (check_derivative, "level.alpha ** 2 * c.cov", "level.alpha * c.cov"),
     (check_derivative, "math.log(w) + c.log_density", "c.log_density"),
-    (check_closed_form, "(d * cos - trace", "(d * cos + trace"),
-    (check_closed_form, "(d * cos - trace", "(d - trace"),
-    (check_closed_form, "trace(product, xhat)) / sin", "trace(product, xhat)) / sin ** 2"),
+    (check_closed_form, "(d * cos - _per_row", "(d * cos + _per_row"),
+    (check_closed_form, "(d * cos - _per_row", "(d - _per_row"),
+    (check_closed_form, "trace(product, xhat), n)) / sin", "trace(product, xhat), n)) / sin ** 2"),
     (check_closed_form, "(cos * xhat - D) / sin", "(cos * xhat - D) / (1.001 * sin)"),
     (check_closed_form, "log_prior + divergence", "log_prior - divergence"),
     (check_closed_form, "d * math.log(norm_b / norm_a)", "d * math.log(norm_a / norm_b)"),

@@ -185,7 +185,7 @@ MUTANTS = [
     (check_white, "0.5 * ((x0 - mean) ** 2", "((x0 - mean) ** 2"),
     (check_white, "(log_var + math.log(2 * math.pi))", "(log_var + math.log(math.pi))"),
     (check_white, "(log_var + math.log(2 * math.pi))", "(0.5 * log_var + math.log(2 * math.pi))"),
-    (check_white, "xp.exp(-log_var)", "xp.exp(-0.5 * log_var)"),
+    (check_white, "xp.asarray(-log_var, x0.dtype)", "xp.asarray(-0.5 * log_var, x0.dtype)"),
     (check_white, "else fixed_log_variance(variance,", "else fixed_log_variance('small',"),
     (check_rate, "clean = t == 1", "clean = t <= 2"),
     (check_chain_law, "prior + terms.sum(axis=0))", "terms.sum(axis=0))"),

@@ -483,7 +483,7 @@ MUTANTS = [
     (check_flow, "expand(1 - (1 - sigma_min) * share", "expand(1 - share"),
     (check_flow, "velocity = data - (1 - sigma_min) * noise", "velocity = data - noise"),
     (check_flow, "else -velocity", "else velocity"),
-    (check_flow_loss, "time_scale * t", "1000.0 * t"), (check_flow_loss, "xp.asarray(weight, dtype=data.dtype)", "1"),
+    (check_flow_loss, "time_scale * t", "1000.0 * t"), (check_flow_loss, "weight, data)", "1.0, data)"),
     (check_flow_loss, "mse.backward(s_loss, share)", "mse.backward(s_loss, 1)"),
     (check_steps, "schedule.level(t - 1), schedule", "schedule.level(t // 2), schedule"),
     (check_steps, "clean * nll + (1 - clean) * kl", "kl"), (check_steps, "(1 - clean) * kl", "kl"),
