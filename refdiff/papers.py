@@ -5,7 +5,8 @@ A docstring that states a formula ends the line with where it comes from, as in 
 papers/KEY.toml names the paper with its arXiv version and lists its equations: tag, says, tex, status
 ("implemented" or "cited"), tests, departs and verified. Where an equation is implemented is read
 from the docstrings, so that it cannot go stale. Where two papers, or a paper and its own code, say
-different things, `disagrees` tells how, and `disagreement_tests` show the difference in numbers.
+different things, `disagrees` tells how, and `disagreement_tests` show the difference in numbers. A test
+is "tests/file.py::test_name", all its cases, or "tests/file.py::test_name[start", those whose id starts so.
 
     python -m refdiff.papers            # write papers/INDEX.md
     python -m refdiff.papers --check    # verify it, and all of the above
@@ -171,8 +172,11 @@ def scan(package, keys):
 
 
 def has_test(root, name):
-    """Whether "tests/file.py::test_name" (or ::Class::test_name) is there."""
-    file, *names = name.split("::")
+    """Whether "tests/file.py::test_name" (or ::Class::test_name) is there; of "test_name[start" the test is."""
+    test, bracket, start = name.partition("[")
+    if bracket and not start:
+        return False
+    file, *names = test.split("::")
     path = Path(root, file)
     if not names or not names[-1].startswith("test_") or not path.is_file():
         return False
@@ -225,7 +229,8 @@ def check(root=ROOT):
 # ---- the index
 
 def _links(tests):
-    return [f"[{t.split('::')[-1]}](../{t.partition('::')[0]})" for t in tests]
+    names = [(t.split("::")[-1].replace("[", "\\["), t.partition("::")[0]) for t in tests]
+    return [f"[{name}](../{file})" for name, file in names]
 
 
 def index(papers, where):

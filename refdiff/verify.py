@@ -26,7 +26,9 @@ EXACT = 17.0        # all digits of a float64; both sides are the same bits
 
 @dataclass
 class Proof:
-    """One test, in all its cases: whether all passed, its least digits (None without a comparison), what it says."""
+    """One test, in all the cases that its name means: whether all passed, the least digits (None without a
+    comparison), what it says.
+    """
 
     name: str
     cases: int = 0
@@ -87,14 +89,18 @@ def digits(got, wanted):
 
 
 class Recorder:
-    """A pytest plugin: what each test's comparisons agree to, and how each test ended."""
+    """A pytest plugin: what the comparisons of each test named agree to, and how it ended; no other case is run."""
 
-    def __init__(self, tick=lambda: None):
-        self.proofs, self.current, self.tick = {}, None, tick
+    def __init__(self, names, tick=lambda: None):
+        self.proofs, self.current, self.tick = {name: Proof(name) for name in names}, [], tick
 
-    def proof(self, nodeid):
-        name = nodeid.partition("[")[0]
-        return self.proofs.setdefault(name, Proof(name))
+    def of(self, nodeid):
+        """The proofs that a case belongs to: "test" means all its cases, "test[start" those whose id starts so."""
+        return [proof for name, proof in self.proofs.items()
+                if nodeid == name or nodeid.startswith(name if "[" in name else f"{name}[")]
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if self.of(item.nodeid)]
 
     def measured(self, compare):
         def wrapper(actual, desired, *args, **kwargs):
@@ -108,23 +114,25 @@ class Recorder:
     def note(self, actual, desired):
         agreed = digits(actual, desired) if self.current else None
         if agreed is not None:
-            self.current.digits = agreed if self.current.digits is None else min(self.current.digits, agreed)
+            for proof in self.current:
+                proof.digits = agreed if proof.digits is None else min(proof.digits, agreed)
 
     def pytest_runtest_logstart(self, nodeid, location):
-        self.current = self.proof(nodeid)
-        self.current.cases += 1
+        self.current = self.of(nodeid)
+        for proof in self.current:
+            proof.cases += 1
 
     def pytest_runtest_logreport(self, report):
-        if report.failed:
-            proof = self.proof(report.nodeid)
-            proof.failed += 1
-            crash = getattr(report.longrepr, "reprcrash", None)
-            where, what = (f"{Path(crash.path).name}:{crash.lineno}", crash.message) if crash else ("", report.longrepr)
-            proof.why = proof.why or f"{report.nodeid}: {where}: {' '.join(str(what).split())[:300]}"
-        elif report.skipped:
-            self.proof(report.nodeid).skipped += 1
+        for proof in self.of(report.nodeid):
+            proof.failed += report.failed
+            proof.skipped += report.skipped
+            if report.failed and not proof.why:
+                crash = getattr(report.longrepr, "reprcrash", None)
+                where, what = ((f"{Path(crash.path).name}:{crash.lineno}", crash.message) if crash else
+                               ("", report.longrepr))
+                proof.why = f"{report.nodeid}: {where}: {' '.join(str(what).split())[:300]}"
         if report.when == "teardown":
-            self.current = None
+            self.current = []
             self.tick()
 
 
@@ -163,22 +171,27 @@ def _watching(recorder, pytest):
 
 
 def run_tests(names, root, tick=lambda: None):
-    """{name: Proof} of the tests "tests/file.py::test_name", run here and now in the checkout `root`."""
+    """{name: Proof} of the tests "tests/file.py::test_name", or "..::test_name[start" for the cases whose id starts so,
+    run here and now in the checkout `root`.
+    """
     try:
         import pytest
     except ImportError as error:
         raise ValueError("verify: the proofs are tests, and pytest is not installed; "
                          "pip install -e '.[test]'") from error
-    recorder, before, said = Recorder(tick), os.getcwd(), io.StringIO()
+    recorder, before, said = Recorder(names, tick), os.getcwd(), io.StringIO()
     os.chdir(root)
     try:
         with _watching(recorder, pytest), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = pytest.main([*names, "-p", "no:terminal", "-p", "no:cacheprovider"], plugins=[recorder])
+            functions = dict.fromkeys(name.partition("[")[0] for name in names)
+            code = pytest.main([*functions, "-p", "no:terminal", "-p", "no:cacheprovider"], plugins=[recorder])
     finally:
         os.chdir(before)
     if code not in (0, 1):
         raise ValueError(f"verify: pytest could not run the proofs (exit status {int(code)}): "
                          + (said.getvalue().strip()[-500:] or "see python -m pytest " + " ".join(sorted(names)[:2])))
+    for proof in recorder.proofs.values():
+        proof.why = proof.why or ("" if proof.cases else f"{proof.name}: no case ran")
     return recorder.proofs
 
 

@@ -40,6 +40,11 @@ def test_wrong():
 
 def test_skipped():
     pytest.skip("not here")
+
+@pytest.mark.parametrize("law", ["same", "near"])
+@pytest.mark.parametrize("name", ["good", "bad", "good_too"])
+def test_many(name, law):
+    np.testing.assert_allclose({"good": 1 + 1e-9, "good_too": 1 + 1e-3, "bad": 2.0}[name], 1.0, rtol=1e-2)
 '''
 
 
@@ -85,6 +90,21 @@ open({str(house / "page.md")!r}, "w").write(verify.markdown(rows))
     assert page.count("<math") == 5 and "<mfrac>" in page and "test_wrong" in page
     assert "://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")      # nothing is loaded from elsewhere
     assert (house / "page.md").read_text().count("| holds |") == 3
+
+
+def test_a_name_with_the_start_of_an_id_is_proved_by_those_cases_alone(house):
+    """One broken case fails the equations that name it, and those that name the whole test, and no others."""
+    names = ["test_many", "test_many[good-", "test_many[bad-", "test_many[good_too-", "test_many[absent-"]
+    (house / "papers" / "KEY.toml").write_text(PAPER + "".join(ENTRY.format(i, n) for i, n in enumerate(names)))
+    script = f'''from refdiff import verify
+rows, problems = verify.verify(root={str(house)!r})
+print(problems, *[(r.holds, r.proofs[0].cases, verify.shown(r.digits)) for r in rows], sep="\\n")
+print(rows[4].proofs[0].why)
+'''
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines() == ["[]", "(False, 6, '0.0')", "(True, 2, '9.0')", "(False, 2, '0.0')",
+                                        "(True, 2, '3.0')", "(False, 0, '-')",
+                                        "tests/test_all.py::test_many[absent-: no case ran"], done.stderr
 
 
 def command(*arguments):

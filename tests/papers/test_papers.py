@@ -129,10 +129,18 @@ def test_an_implemented_equation_without_a_test_is_refused(checkout):
 
 
 @pytest.mark.parametrize("name", ["tests/test_gauss.py::test_tail", "tests/test_none.py::test_density",
-                                  "tests/test_gauss.py", "tests/test_gauss.py::TestTail::test_density"])
+                                  "tests/test_gauss.py", "tests/test_gauss.py::TestTail::test_density",
+                                  "tests/test_gauss.py::test_tail[1", "tests/test_gauss.py::test_density["])
 def test_a_test_that_does_not_exist_is_refused(checkout, name):
     root = checkout(**{"papers/GAUSS.toml": TOML.replace("tests/test_gauss.py::test_density", name)})
     assert f"test {name} does not exist" in the_problem(root)
+
+
+def test_a_test_s_cases_are_named_by_the_start_of_their_ids(checkout):
+    root = checkout(**{"papers/GAUSS.toml": TOML.replace("::test_density", "::test_density[wide-")})
+    assert papers.main([], root) == 0
+    index = (root / "papers" / "INDEX.md").read_text(encoding="utf-8")
+    assert "[test_density\\[wide-](../tests/test_gauss.py)" in index
 
 
 def test_a_disagreement_and_what_shows_it_stand_below_the_papers_table(checkout):
