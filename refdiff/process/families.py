@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from .family import Family, positive
-from .preserving import VP, Cosine, Interpolated, Laplace, SubVP
+from .preserving import VP, Cosine, Interpolated, Laplace, SubVP, preserving, split
 
 __all__ = ["VarianceExploding", "EDM", "Geometric", "Flow", "dynamic_shift", "TrigFlow", "VP", "SubVP", "Cosine",
            "Laplace", "Interpolated", "FAMILIES"]
@@ -86,23 +86,29 @@ class Geometric(VarianceExploding):
     @property
     def log_ratio(self):
         """log r."""
-        return math.log(self.sigma_max / self.sigma_min)
+        return math.log(self.sigma_max) - math.log(self.sigma_min)
+
+    def _grown(self, t, xp):
+        """sigma_min r^t, in halves: r alone may be beyond the largest number."""
+        half = xp.exp(self.log_ratio * t / 2)
+        return self.sigma_min * half * half
+
+    def _rest(self, t, xp):
+        """sigma/(sigma_min r^t): sqrt(1 - r^-2t), or 1 if the process starts with noise."""
+        return xp.sqrt(-xp.expm1(-2 * self.log_ratio * t)) if self.from_clean else 1.0
 
     def _sigma(self, t, xp):
-        if self.from_clean:
-            return self.sigma_min * xp.sqrt(xp.expm1(2 * self.log_ratio * t))
-        return self.sigma_min * xp.exp(self.log_ratio * t)
+        return self._grown(t, xp) * self._rest(t, xp)
 
     def _g2(self, t, xp):
-        return 2 * self.log_ratio * self.sigma_min ** 2 * xp.exp(2 * self.log_ratio * t)
+        return 2 * self.log_ratio * self._grown(t, xp) ** 2
 
     def _sigma_dot(self, t, xp):
-        return self._g2(t, xp) / (2 * self._sigma(t, xp))
+        return self.log_ratio * self._grown(t, xp) / self._rest(t, xp)
 
     def _time(self, lam, xp):
-        if self.from_clean:
-            return xp.log1p(xp.exp(-2 * lam) / self.sigma_min ** 2) / (2 * self.log_ratio)
-        return (-lam - math.log(self.sigma_min)) / self.log_ratio
+        grown = -lam - math.log(self.sigma_min)                                   # log(sigma/sigma_min)
+        return (xp.logaddexp(0.0, 2 * grown) / 2 if self.from_clean else grown) / self.log_ratio
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class Flow(Family):
         return 1 / (1 + xp.exp((lam + math.log(self.shift)) / self.power))
 
     def _pair(self, lam, xp):
-        return 1 / (1 + xp.exp(-lam)), 1 / (1 + xp.exp(lam))
+        return split(lam, xp, lambda r: 1 / (1 + r))
 
 
 def dynamic_shift(tokens, base=(256, 0.5), top=(4096, 1.15)):
@@ -192,8 +198,8 @@ class TrigFlow(Family):
         return xp.arctan(xp.exp(-lam) / self.sigma_data)
 
     def _pair(self, lam, xp):
-        tan = xp.exp(-lam) / self.sigma_data
-        return 1 / xp.sqrt(1 + tan ** 2), self.sigma_data / xp.sqrt(1 + 1 / tan ** 2)
+        cos, sin = preserving(lam + math.log(self.sigma_data), xp)
+        return cos, self.sigma_data * sin
 
 
 FAMILIES = {"ve": VarianceExploding, "geometric": Geometric, "vp": VP, "subvp": SubVP, "flow": Flow,

@@ -100,7 +100,10 @@ class Family:
             return _plain(xp.minimum(xp.maximum(t, self.t_min), self.t_max))
 
     def at(self, lam):
-        """The Level at lambda, a number or an array (n,): alpha and sigma to full precision, whatever t resolves."""
+        """The Level at lambda, a number or an array (n,): alpha and sigma to full precision, whatever t resolves.
+
+        Down to the least numbers there are: from |lambda| = 745 on the smaller of the two is 0.
+        """
         t = self.time(lam)
         xp, lam = self._check_lam(lam)
         with np.errstate(all="ignore"):

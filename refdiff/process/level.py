@@ -56,7 +56,8 @@ def _number(value):
 class Level:
     """A noise level (t, alpha, sigma): Python numbers, or arrays (n,) with one level per row of a batch.
 
-    t is the family's own time (1..T, sigma, ...), what a network is told. alpha, sigma >= 0, finite, not both 0.
+    t is the family's own time (1..T, sigma, ...), what a network is told. alpha, sigma >= 0, finite, not both 0; NaN is
+    refused in all three.
     """
 
     t: object
@@ -75,6 +76,8 @@ class Level:
         if shapes[0]:
             backend.of(alpha=self.alpha, sigma=self.sigma)
         size = self.alpha + self.sigma
+        if not everywhere(self.t == self.t):
+            raise ValueError(f"level: t is {self.t}, wanted a number")
         if not everywhere((self.alpha >= 0) & (self.sigma >= 0) & (size > 0) & (size < math.inf)):
             raise ValueError(f"level: alpha {self.alpha} and sigma {self.sigma} at t {self.t}: "
                              "both must be finite and >= 0, and not both 0")

@@ -8,9 +8,19 @@ from .family import SLACK, Family, positive
 from .level import anywhere
 
 
+def split(lam, xp, larger):
+    """(alpha, sigma) of the ratio e^lam, whose larger one is larger(r) and the other r larger(r), r = e^-|lam|.
+
+    No e^2|lam| is formed, which overflows from |lam| = 355 on; r is 0 from 745 on.
+    """
+    r = xp.exp(-xp.abs(lam))
+    big = larger(r)
+    return xp.where(lam >= 0, big, r * big), xp.where(lam >= 0, r * big, big)
+
+
 def preserving(lam, xp):
     """(alpha, sigma) at lambda where alpha^2 + sigma^2 = 1: 1/sqrt(1 + e^-2lam) and 1/sqrt(1 + e^2lam)."""
-    return 1 / xp.sqrt(1 + xp.exp(-2 * lam)), 1 / xp.sqrt(1 + xp.exp(2 * lam))
+    return split(lam, xp, lambda r: 1 / xp.sqrt(1 + r * r))
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,14 @@ class SubVP(_LinearBeta):
         return -self.beta(t) * xp.expm1(-2 * self.B(t))
 
     def _pair(self, lam, xp):
-        """With r = e^lam: alpha = r sigma and sigma = 1 - alpha^2, so sigma = 2/(1 + sqrt(1 + 4 r^2))."""
-        r = xp.exp(lam)
-        return 2 / (1 / r + xp.sqrt(1 / r ** 2 + 4)), 2 / (1 + xp.sqrt(1 + 4 * r ** 2))
+        """alpha = e^lam sigma and sigma = 1 - alpha^2, so, with r = e^-|lam|, sigma = 2/(1 + sqrt(1 + 4 r^2)) for
+        lam < 0, and else alpha = 2/(r + sqrt(r^2 + 4)).
+        """
+        return split(lam, xp, lambda r: 2 / xp.where(lam >= 0, r + xp.sqrt(r * r + 4), 1 + xp.sqrt(1 + 4 * r * r)))
 
     def _time(self, lam, xp):
-        alpha, sigma = self._pair(lam, xp)
-        return self._when(xp.where(sigma < 0.5, -xp.log1p(-sigma), -2 * xp.log(alpha)), xp)
+        _, sigma = self._pair(lam, xp)
+        return self._when(xp.where(sigma < 0.5, -xp.log1p(-sigma), -2 * (lam + xp.log(sigma))), xp)
 
 
 class Preserving(Family):
@@ -202,7 +213,7 @@ class Cosine(Preserving):
         q = math.pi / 2 / (1 + self.s)
         alpha, sigma = self._pair(lam + math.log(self.shift), xp)
         sin_u, cos_u = math.sin(q * self.s), math.cos(q * self.s)
-        w = xp.arctan2(xp.sqrt(sin_u ** 2 + (cos_u * sigma) ** 2), cos_u * alpha)
+        w = xp.arctan2(xp.hypot(sin_u, cos_u * sigma), cos_u * alpha)
         if self.s == 0:
             return w / q
         sine = xp.minimum((cos_u * sigma) ** 2 / xp.sin(w + q * self.s), 1.0)
