@@ -62,9 +62,9 @@ def _data_step(x, x0, t, s, num):
     return s.sigma / t.sigma * x - s.alpha * num.expm1(lam(t, num) - lam(s, num)) * x0
 
 
-def dpmpp(x, x0, eps, t, s, z, num, c, order=2, rule=None, earlier=()):
+def dpmpp(x, x0, eps, t, s, z, num, c, order=2, solver_rule=None, earlier=()):
     """DPM-Solver++: 1, 2M and 3M. (DPMPP alg. 2)"""
-    rule = c.solver_rule if c.solver_rule != "given" else rule or ("exact" if order == 3 else "truncated")
+    rule = c.solver_rule if c.solver_rule != "given" else solver_rule or ("exact" if order == 3 else "truncated")
     if order not in (1, 2, 3) or rule not in ("truncated", "exact"):
         raise ValueError(f"dpmpp: order {order!r} and rule {rule!r}, wanted 1..3, truncated or exact")
     points = [] if s.sigma == 0 or t.alpha == 0 else list(earlier[:order - 1])
@@ -198,14 +198,14 @@ def euler_maruyama(x, x0, eps, t, s, z, num, c, schedule="vp", dt=None):
     return mean if z is None else mean + _deviation(-g2 * dt, c, num) * z
 
 
-def sde_dpmpp(x, x0, eps, t, s, z, num, c, order=2, tau="1", rule="truncated", earlier=()):
+def sde_dpmpp(x, x0, eps, t, s, z, num, c, order=2, tau="1", solver_rule="truncated", earlier=()):
     """The reverse SDE with its linear part exact, x0 constant or linear in lambda. (DPMPP sec. 5)"""
     tau = num.real(tau)
     if order not in (1, 2) or not tau >= 0:
         raise ValueError(f"sde_dpmpp: order {order!r} and tau {tau}, wanted 1 or 2, and tau >= 0")
     if s.sigma == 0:
         return s.alpha * x0
-    rule = rule if c.solver_rule == "given" else c.solver_rule
+    rule = solver_rule if c.solver_rule == "given" else c.solver_rule
     h = lam(s, num) - lam(t, num)
     k = (1 + tau) * h
     made = s.sigma / t.sigma * num.exp(-tau * h) * x - s.alpha * num.expm1(-k) * x0

@@ -81,9 +81,10 @@ def bound_term(x0, x_t, x0_hat, schedule, T, t, num, c, kind="small", out=None):
     levels = Levels(schedule, T, num, c)
     if not 2 <= t <= T:
         raise ValueError(f"bound: t is {t!r}, wanted 2..{T}; the term of t = 1 is the decoder's")
-    on_x0, _, variance, _ = bayes(levels.at(t - 1), levels.at(t))
+    on_x0, on_xt, variance, _ = bayes(levels.at(t - 1), levels.at(t))
     log_var = bound_log_variance(schedule, T, t, num, c, kind, out)
-    shift = on_x0 * (num.array(x0) - num.array(x0_hat))
+    means = [num.keep(on_x0 * num.array(datum) + on_xt * num.array(x_t)) for datum in (x0, x0_hat)]
+    shift = means[0] - means[1]
     return _bits(num.each(lambda v: _kl(log_var - num.log(variance), v, log_var, num), shift), num, c)
 
 
@@ -175,7 +176,8 @@ OPERATIONS = {
     "loss_weight": _field("weight", loss_weight),
     "bound_prior": _field("bits", bound_prior), "bound_term": _field("bits", bound_term),
     "bound_decoder": _field("bits", bound_decoder), "bound_log_variance": _field("log_variance", bound_log_variance),
-    "adamw": lambda num, c, **inputs: adamw(num=num, c=c, **inputs), "ema": lambda num, c, **inputs: ema(num=num, c=c, **inputs),
+    "adamw": lambda num, c, **inputs: adamw(num=num, c=c, **inputs),
+    "ema": lambda num, c, **inputs: ema(num=num, c=c, **inputs),
     "clip": lambda num, c, **inputs: clip(num=num, c=c, **inputs),
     "learning_rate": _field("rate", learning_rate),
 }

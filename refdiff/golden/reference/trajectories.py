@@ -125,7 +125,7 @@ class _Run:
                 t = min(max(round(t * 1000 / self.T), 1), self.T)
         there = self.truth.at(t)
         value = said(self.kind, *predict(self.world, x, there, self.num), there.alpha, there.sigma, self.num)
-        return read(self.kind, value, x, level, self.num, c)
+        return read(self.kind, self.num.keep(value), x, level, self.num, c)
 
     def draw(self, i):
         """The noise of step i, counted as the convention says."""
@@ -174,7 +174,7 @@ class _Run:
         lowered = ending == "always" or ending == "paper" and (
             self.sampler == "unipc" or self.sampler == "dpmpp" and self.S < FEW)
         if self.sampler == "dpmpp" and order == 3:
-            options.setdefault("rule", "exact")
+            options.setdefault("solver_rule", "exact")
         options["order"] = min(order, self.S - i) if lowered else order
         options["earlier"] = [point for point in reversed(self.made) if point[0].alpha != 0]
 

@@ -1,0 +1,1 @@
+"""The adapters that come with refdiff, one module each, by whose name `refdiff audit` knows them."""

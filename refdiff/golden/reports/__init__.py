@@ -1,0 +1,1 @@
+"""What an audit found, as a table, a page, a record for machines, and a badge."""
