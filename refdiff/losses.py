@@ -1,6 +1,6 @@
 """What is minimised: the weighted square error of a denoiser, over every prediction and noise level.
 
-    L = E w(level) |D(x_t; level) - x_0|^2,   x_t = alpha x_0 + sigma eps
+    L = E w(level) |D(x_t; level) - x_0|^2,   x_t = alpha x_0 + sigma eps     [EDM eq. 2]
 
 with |.|^2 the mean over the entries of a row, not their sum; computed on F, where it has no cancellation:
 |D - x_0|^2 = c_out^2 |F - target|^2.

@@ -55,7 +55,7 @@ def matching_loss(kind, value, x0, eps, level, weight):
 # ---- flow matching
 
 def flow_path(data, noise, t, direction="to_data", sigma_min=0.0):
-    """(x_t, velocity dx_t/dt) of the straight path between noise and data, t (n,) in [0, 1]. [FM eq. 20, 23]
+    """(x_t, velocity dx_t/dt) of the straight path between noise and data, t (n,) in [0, 1]. [FM eq. 20, 21, 23]
 
     "to_data": x_t = t data + (1 - (1 - sigma_min) t) noise, velocity data - (1 - sigma_min) noise: the paper's time,
     with its x_0 the noise and x_1 the datum. "to_noise": the same path read backwards, t for 1 - t, and so with
@@ -76,7 +76,7 @@ def flow_path(data, noise, t, direction="to_data", sigma_min=0.0):
 
 def flow_matching_loss(network, theta, data, noise, t, labels=None, masks=None, direction="to_data", sigma_min=0.0,
                        time_scale=1000.0, weight=1.0, grad=None, share=1.0):
-    """E w |F(x_t, time_scale t) - velocity|^2 of a network that predicts the velocity. [FM eq. 23], [RF eq. 1, sec. 2]
+    """E w |F(x_t, time_scale t) - velocity|^2 of a network predicting the velocity. [FM eq. 9, 23], [RF eq. 1, sec. 2]
 
     data, noise [n, ...]; t (n,) on the host; weight (n,) or a number, as 1/p(t) for a p of process/times.py.
     time_scale: the networks' time embeddings are made for 0..1000. share, grad as in losses.denoising_loss.

@@ -109,7 +109,7 @@ class Consistency:
 
 
 def levels(step, steps, config):
-    """sigma_1 < ... < sigma_N at a training step [EDM eq. 5], N doubling from first to last [ICT sec. 3.4]."""
+    """sigma_1 < ... < sigma_N at a training step [EDM eq. 5] [CM sec. 4], N doubling from first to last [ICT sec. 3.4]."""
     doublings = math.ceil(math.log2(config.levels_last / config.levels_first))
     N = min(config.levels_first * 2 ** (step * (doublings + 1) // steps), config.levels_last)
     return karras(N, config.sigma_min, config.sigma_max, config.rho, final=None).sigma[::-1]
@@ -126,7 +126,7 @@ def step_probabilities(sigmas, P_mean, P_std):
 
 
 def heun_step(denoise, x, sigma, sigma_next):
-    """One Heun step of dx/dsigma = (x - D)/sigma from sigma to sigma_next, both (n,) [EDM alg. 1]; [CM eq. 6]."""
+    """One Heun step of dx/dsigma = (x - D)/sigma from sigma to sigma_next, both (n,) [EDM alg. 1]; [CM eq. 3, 6]."""
     def slope(x, s):
         return (x - denoise(x, s)) / expand(s, x)
     h = expand(sigma_next - sigma, x)

@@ -51,7 +51,7 @@ def beyond(good, bad, w, x, level):
 
 
 def cfg(conditional, unconditional, *, scale=None, w=None, rescale=0.0, kind="v"):
-    """(1 + w) c - w u, or u + scale (c - u): classifier-free guidance of two denoisers. [CFG eq. 6]
+    """(1 + w) c - w u, or u + scale (c - u): classifier-free guidance of two denoisers. [CFG eq. 6, alg. 2]
 
     For a negative condition, `unconditional` is the denoiser of the negative prompt. Without guidance (w = 0,
     scale = 1) only the conditional is evaluated. rescale = phi in 0..1 brings the standard deviation of each row of the

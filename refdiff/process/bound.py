@@ -1,6 +1,6 @@
 """The variational bound on -log p(x_0) over a discrete schedule, term by term: nats per entry, and bits per dimension.
 
-    -log p(x_0) <= L_T + sum_{t=2}^T L_{t-1} + L_0                                                     [DDPM eq. 5]
+    -log p(x_0) <= L_T + sum_{t=2}^T L_{t-1} + L_0                                      [DDPM eq. 5], [VDM eq. 11]
     L_T     = KL(q(x_T | x_0) || N(0, I))                    the prior's, no network in it
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))  two normals
     L_0     = -log p(x_0 | x_1)                              the decoder's: x_0 in one of `levels` bins of [-1, 1], or,

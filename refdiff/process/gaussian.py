@@ -22,7 +22,7 @@ class Posterior(NamedTuple):
 
 
 def q_sample(x0, eps, level):
-    """x_t = alpha_t x_0 + sigma_t eps, for x0 and eps of one shape [n, ...] and dtype. [DDPM eq. 4]"""
+    """x_t = alpha_t x_0 + sigma_t eps, for x0 and eps of one shape [n, ...] and dtype. [DDPM eq. 4], [FM eq. 10]"""
     alike("q_sample", x0=x0, eps=eps)
     alpha, sigma = level.expand(x0)
     return alpha * x0 + sigma * eps

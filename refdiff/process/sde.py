@@ -37,7 +37,11 @@ def reverse_drift(family, x, t, score):
 
 
 def flow_drift(family, x, t, score):
-    """dx/dt = f(t) x - g(t)^2 score/2, the probability-flow ODE. [SDE eq. 13]"""
+    """dx/dt = f(t) x - g(t)^2 score/2, the probability-flow ODE. [SDE eq. 13]
+
+    With score = -eps/sigma it is f x + g^2/(2 sigma) eps [DPM eq. 2.7]; where alpha = 1, -sigma' sigma score
+    [EDM eq. 1].
+    """
     alike("flow_drift", x=x, score=score)
     f, g2 = _coefficients(family, t, "flow_drift")
     return expand(f, x) * x - expand(g2 / 2, x) * score
@@ -45,6 +49,8 @@ def flow_drift(family, x, t, score):
 
 def velocity(family, prediction, t):
     """dx/dt = alpha'(t) x_0 + sigma'(t) eps, the same ODE from a prediction at the family's time t. [FM eq. 15]
+
+    Of one x_0 it is the conditional field, of E[x_0 | x_t] the marginal one, its mean over x_0 given x_t. [FM eq. 8]
 
     Finite wherever alpha' and sigma' are: on the straight path and TrigFlow at both ends. Raises LimitError elsewhere.
     """

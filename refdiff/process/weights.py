@@ -103,7 +103,10 @@ def snr_plus_one(level):
 
 
 def flow(level):
-    """(1 + sigma/alpha)^2, which is 1 for the velocity eps - x_0. [FM eq. 23]"""
+    """(1 + sigma/alpha)^2, which is 1 for the velocity eps - x_0. [FM eq. 23], [SD3 eq. 12]
+
+    With times of density pi it is pi (1 + sigma/alpha)^2 under uniform ones. [SD3 eq. 18]
+    """
     root = 1 + level.ratio
     return root * root
 

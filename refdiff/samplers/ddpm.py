@@ -6,7 +6,7 @@ from .state import State, check, draw
 def ddpm(denoiser, grid, x, variance="small", noise=None):
     """x_s = E[x_s | x_t, x0hat] + sqrt(variance) z from each level t to the next, s; z = 0 on the last. [DDPM alg. 2]
 
-    With x0hat for x_0 in the mean of q(x_s | x_t, x_0) this is the paper's step in eps. variance: "small",
+    With x0hat for x_0 in the mean of q(x_s | x_t, x_0) this is the paper's in eps. [DDPM eq. 11] variance: "small",
     beta-tilde, or "large", beta, for the two levels of the grid: on a sub-sequence they are those of the longer jump;
     or a function (prediction, s, t) -> variance, such as those of variances.py.
     x[n, ...] is noise at grid.level(0). Yields a State per step; x0hat is not clipped.

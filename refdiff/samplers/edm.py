@@ -1,7 +1,7 @@
 """EDM's deterministic samplers: Euler and Heun on the PF-ODE in sigma.
 
-EDM solves dx/dsigma = (x - D(x; sigma))/sigma for x = x_0 + sigma eps. The slope is the predicted eps, and any family
-is that one in x/alpha with sigma/alpha for sigma, so both run on any grid.
+EDM solves dx/dsigma = (x - D(x; sigma))/sigma for x = x_0 + sigma eps. [EDM sec. 3] The slope is the predicted eps, and
+any family is that one in x/alpha with sigma/alpha for sigma, so both run on any grid.
 """
 from .state import State, check
 
