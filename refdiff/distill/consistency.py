@@ -109,7 +109,7 @@ class Consistency:
 
 
 def levels(step, steps, config):
-    """sigma_1 < .. < sigma_N at a training step [EDM eq. 5] [CM sec. 4], N doubling from first to last [ICT sec. 3.4]."""
+    """sigma_1 < .. < sigma_N at a training step [EDM eq. 5] [CM sec. 4], N doubling first to last [ICT sec. 3.4]."""
     doublings = math.ceil(math.log2(config.levels_last / config.levels_first))
     N = min(config.levels_first * 2 ** (step * (doublings + 1) // steps), config.levels_last)
     return karras(N, config.sigma_min, config.sigma_max, config.rho, final=None).sigma[::-1]
