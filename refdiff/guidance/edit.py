@@ -1,22 +1,21 @@
 """Editing: from a noised image instead of noise (SDEdit), and with a part of it given (replacement, RePaint)."""
-import numpy as np
+import inspect
 
 from .. import backend
 from ..process.gaussian import q_sample, transition
 from ..process.grids import Grid
 from ..samplers.ddim import coefficients
-from ..samplers.state import State, check, draw
-from .free import number
+from ..samplers.state import after, check, draw, integer, number
 
 
 # ---- SDEdit
 
 def tail(grid, steps):
     """The grid's last `steps` steps, 1..S."""
-    if isinstance(steps, bool) or not hasattr(steps, "__index__") or not 1 <= steps <= len(grid):
-        raise ValueError(f"tail of {grid.rule}: steps is {steps!r}, wanted an integer in 1..{len(grid)}")
-    first = len(grid) - int(steps)
-    return Grid(grid.t[first:], grid.alpha[first:], grid.sigma[first:], f"the last {int(steps)} steps of {grid.rule}")
+    steps = integer(f"tail of {grid.rule}: steps", steps, 1, len(grid))
+    first = len(grid) - steps
+    return Grid(grid.t[first:], grid.alpha[first:], grid.sigma[first:], f"the last {steps} steps of {grid.rule}",
+                grid.family)
 
 
 def strength_steps(grid, strength):
@@ -38,6 +37,10 @@ def sdedit(sampler, denoiser, grid, x0, strength, start, **options):
     independent of the sampler's noise; options go to sampler(denoiser, grid, x, ...). Yields the sampler's states.
     """
     rest = tail(grid, strength_steps(grid, strength))
+    try:
+        inspect.signature(sampler).bind(denoiser, rest, x0, **options)
+    except TypeError as error:
+        raise ValueError(f"sdedit: {getattr(sampler, '__name__', sampler)}: {error}") from None
     backend.of(x0=x0, start=start)
     if start.shape != x0.shape or start.dtype != x0.dtype:
         raise ValueError(f"sdedit: start is {start.dtype} {start.shape}, wanted {x0.dtype} {x0.shape}, like x0")
@@ -52,10 +55,7 @@ def jumps(steps, length=1, resamples=1):
     When 1, 1 + length, 1 + 2 length, .. steps remain, up to S - length, it walks back `length` levels and comes down
     again, resamples - 1 times each. length = 1 repeats every step but the last `resamples` times. [REPAINT alg. 1]
     """
-    for name, value, most in (("length", length, steps), ("resamples", resamples, np.inf)):
-        if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value <= most:
-            raise ValueError(f"jumps: {name} is {value!r}, wanted an integer >= 1" + (
-                f", at most the {steps} steps" if name == "length" else ""))
+    length, resamples = integer("jumps: length", length, 1, steps), integer("jumps: resamples", resamples, 1)
     back = {steps - remaining: resamples - 1 for remaining in range(1, steps - length + 1, length)}
     path, i = [0], 0
     while i < steps:
@@ -79,10 +79,9 @@ def inpaint(denoiser, grid, x, known, mask, eta=1.0, resamples=1, length=1, nois
     One draw a step down or up: the two parts share no entry. The last step draws nothing and ends on alpha known.
     Yields a State per step, up or down; a step up repeats the last prediction.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"inpaint: eta is {eta}, wanted 0 <= eta <= 1 (0 deterministic, 1 DDPM)")
-    if mask.dtype != bool:
-        raise ValueError(f"inpaint: mask is {mask.dtype}, wanted booleans, True where known")
+    eta = number("inpaint: eta", eta, 0, 1)
+    if getattr(mask, "dtype", None) != bool:
+        raise ValueError(f"inpaint: mask is {getattr(mask, 'dtype', mask)}, wanted booleans, True where known")
     xp = backend.of(x=x, known=known, mask=mask)
     if known.shape != x.shape or known.dtype != x.dtype:
         raise ValueError(f"inpaint: known is {known.dtype} {known.shape}, wanted {x.dtype} {x.shape}, like x")
@@ -91,18 +90,21 @@ def inpaint(denoiser, grid, x, known, mask, eta=1.0, resamples=1, length=1, nois
     except ValueError:
         raise ValueError(f"inpaint: mask has shape {mask.shape}, which does not broadcast to x, {x.shape}") from None
     path = jumps(len(grid), length, resamples)
+    if resamples > 1 and len(path) == len(grid) + 1:
+        raise ValueError(f"inpaint: resamples is {resamples}, and no walk back of {length} levels fits into the "
+                         f"{len(grid)} steps; wanted length < {len(grid)}, or resamples=1")
     last = len(path) - 2
-    check("inpaint", x, noise, last)
+    denoiser = check("inpaint", denoiser, x, noise, last)
     prediction = None
     for step, (i, j) in enumerate(zip(path, path[1:])):
         here, there = grid.level(i), grid.level(j)
         z = draw("inpaint", noise, step, x) if step < last else xp.zeros_like(x)
         if j > i:
-            on_x0, on_eps, std = coefficients(there, here, float(eta))
+            on_x0, on_eps, std = coefficients(there, here, eta)
             prediction = denoiser(x, here)
             free = on_x0 * prediction.x0 + on_eps * prediction.eps + std * z
             x = xp.where(mask, there.alpha * known + there.sigma * z, free)
         else:
             alpha_ts, var_ts = transition(here, there)
             x = alpha_ts * x + var_ts ** 0.5 * z
-        yield State(step, there, x, prediction)
+        yield after("inpaint", step, there, x, prediction)

@@ -11,19 +11,10 @@ Two conventions are in use for one thing. Each has a name, and exactly one must 
     scale = s:   u + s (c - u)          s = 1 is no guidance
     w:           (1 + w) c - w u        w = 0 is no guidance;  s = 1 + w
 """
-import math
-from numbers import Real
-
 from .. import backend
 from ..process.level import Level, anywhere, expand
 from ..process.parameterization import KINDS, Prediction
-
-
-def number(name, value):
-    """value as a Python float; raises ValueError unless it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, wanted a finite number")
-    return float(value)
+from ..samplers.state import number, one_of
 
 
 def extra_weight(name, scale, w):
@@ -84,8 +75,11 @@ def cfg_labels(labelled, labels, null, *, scale=None, w=None, rescale=0.0, kind=
         xp = backend.of(x=x)
         rows = level if isinstance(level.alpha, float) else Level(*(
             backend.of(level=a).concatenate([a, a]) for a in (level.t, level.alpha, level.sigma)))
-        p = labelled(xp.concatenate([x, x]), rows, both)
-        return tuple(Prediction(p.kind, half, x, level, p.sigma_data) for half in (p.value[:n], p.value[n:]))
+        twice = xp.concatenate([x, x])
+        p = labelled(twice, rows, both)
+        points = (x, x) if p.x is twice else (p.x[:n], p.x[n:])
+        return tuple(Prediction(p.kind, half, point, level, p.sigma_data)
+                     for half, point in zip((p.value[:n], p.value[n:]), points))
 
     return _guided("cfg_labels", pair, lambda x, level: labelled(x, level, labels),
                    extra_weight("cfg_labels", scale, w), rescale, kind)
@@ -101,11 +95,8 @@ def autoguidance(good, bad, *, scale):
 
 
 def _guided(name, pair, good, w, rescale, kind):
-    phi = number(f"{name}: rescale", rescale)
-    if not 0 <= phi <= 1:
-        raise ValueError(f"{name}: rescale is {phi}, wanted 0 <= rescale <= 1 (0 none, 1 the conditional's std)")
-    if kind not in KINDS:
-        raise ValueError(f"{name}: kind is {kind!r}, wanted one of {', '.join(KINDS)}")
+    phi = number(f"{name}: rescale", rescale, 0, 1)
+    one_of(f"{name}: kind", kind, KINDS)
     if w == 0:
         return good
 
@@ -114,8 +105,7 @@ def _guided(name, pair, good, w, rescale, kind):
         g = beyond(c, u, w, x, level)
         if phi == 0:
             return g
-        c, g = getattr(c, kind), getattr(g, kind)
-        return Prediction(kind, rescaled(g, c, phi), x, level)
+        return Prediction(kind, rescaled(getattr(g, kind), getattr(c, kind), phi), g.x, level)
 
     return guided
 
@@ -139,7 +129,10 @@ def interval(inside, outside, *, sigma=None, lam=None):
     """
     if (sigma is None) == (lam is None):
         raise ValueError(f"interval: sigma is {sigma} and lam is {lam}, wanted exactly one of them: (low, high)")
-    low, high = sigma if lam is None else lam
+    given = sigma if lam is None else lam
+    if not hasattr(given, "__len__") or len(given) != 2:
+        raise ValueError(f"interval: {given!r}, wanted two numbers (low, high)")
+    low, high = (number("interval: an end", end, finite=False) for end in given)
     if not low < high:
         raise ValueError(f"interval: ({low}, {high}), wanted low < high")
 
@@ -150,9 +143,11 @@ def interval(inside, outside, *, sigma=None, lam=None):
             here = (level.lam >= low) & (level.lam < high)
         if isinstance(level.alpha, float):
             return (inside if here else outside)(x, level)
-        kind, sigma_data, one, other = common(inside(x, level), outside(x, level))
+        first, second = inside(x, level), outside(x, level)
+        kind, sigma_data, one, other = common(first, second)
         xp = backend.of(x=x)
         here = xp.asarray(here).reshape((-1,) + (1,) * (x.ndim - 1))
-        return Prediction(kind, xp.where(here, one, other), x, level, sigma_data)
+        point = x if first.x is x and second.x is x else xp.where(here, first.x, second.x)
+        return Prediction(kind, xp.where(here, one, other), point, level, sigma_data)
 
     return chosen

@@ -12,13 +12,11 @@ With the first in the ancestral sampler the mean moves by scale (var_ts/alpha_ts
 variance = var_ts, "large", but for 1/alpha_ts; with "small", less by another (sigma_s/sigma_t)^2.
 """
 import math
-import operator
 
 from .. import backend
-from ..process.gaussian import fixed_variance, posterior
+from ..process.gaussian import VARIANCES, fixed_variance, posterior
 from ..process.parameterization import Prediction
-from ..samplers.state import State, check, draw
-from .free import number
+from ..samplers.state import after, check, draw, integer, number, one_of
 
 
 def _gradient(name, gradient, x, level):
@@ -39,8 +37,8 @@ def classifier(denoiser, gradient, scale=1.0):
 
     def guided(x, level):
         _, sigma = level.expand(x)
-        eps = denoiser(x, level).eps
-        return Prediction("eps", eps - scale * sigma * _gradient("classifier", gradient, x, level), x, level)
+        p = denoiser(x, level)
+        return Prediction("eps", p.eps - scale * sigma * _gradient("classifier", gradient, x, level), p.x, level)
 
     return guided
 
@@ -53,8 +51,9 @@ def mean_shift(denoiser, gradient, grid, x, scale=1.0, variance="small", noise=N
     prediction is the unguided one.
     """
     scale = number("mean_shift: scale", scale)
+    one_of("mean_shift: variance", variance, VARIANCES)
     last = len(grid) - 1
-    check("mean_shift", x, noise, last)
+    denoiser = check("mean_shift", denoiser, x, noise, last)
     for i in range(len(grid)):
         t, s = grid.level(i), grid.level(i + 1)
         c_x0, c_xt, _ = posterior(s, t)
@@ -63,7 +62,7 @@ def mean_shift(denoiser, gradient, grid, x, scale=1.0, variance="small", noise=N
         x = c_x0 * prediction.x0 + c_xt * x + scale * var * _gradient("mean_shift", gradient, x, t)
         if i < last:
             x = x + math.sqrt(var) * draw("mean_shift", noise, i, x)
-        yield State(i, s, x, prediction)
+        yield after("mean_shift", i, s, x, prediction)
 
 
 class MixtureClassifier:
@@ -83,10 +82,7 @@ class MixtureClassifier:
 
     def gradient(self, k):
         """The gradient of log p(k | x_t), for `classifier`; k one component for all rows."""
-        count = len(self.mixture.components)
-        if isinstance(k, bool) or not hasattr(k, "__index__") or not 0 <= k < count:
-            raise ValueError(f"MixtureClassifier: component {k!r}, wanted an integer in 0..{count - 1}")
-        k = operator.index(k)
+        k = integer("MixtureClassifier: the component", k, 0, len(self.mixture.components) - 1)
 
         def gradient(x, level):
             xp = backend.of(x=x)

@@ -2,8 +2,7 @@
 import math
 
 from .. import backend
-from ..samplers.state import State, check
-from .free import number
+from ..samplers.state import after, check, integer, number, one_of
 
 
 def invert(denoiser, grid, x, iterations=1, at="there", tolerance=None):
@@ -20,25 +19,25 @@ def invert(denoiser, grid, x, iterations=1, at="there", tolerance=None):
                     within it, and a RuntimeError says where they do not.
         at="here":  eps(x_s, s): Euler's method on the PF-ODE upwards, O(h). The grid must then end above sigma = 0.
 
+    A step up to alpha_t = 0 is made with eps(x_s, s) in any case, x_t = sigma_t eps(x_s, s): an error O(h).
+
     Yields a State per step, from the data's end; the prediction is the last one made for that step.
     """
-    if at not in ("there", "here"):
-        raise ValueError(f"invert: at is {at!r}, wanted 'there' (eps at the noisier level) or 'here'")
-    if isinstance(iterations, bool) or not hasattr(iterations, "__index__") or iterations < 1:
-        raise ValueError(f"invert: iterations is {iterations!r}, wanted an integer >= 1")
+    one_of("invert: at", at, ("there", "here"))
+    iterations = integer("invert: iterations", iterations, 1)
     if at == "here" and (iterations > 1 or tolerance is not None):
         raise ValueError("invert: at='here' is explicit; iterations and tolerance need at='there'")
-    if at == "here" and grid.level(len(grid)).sigma == 0:
-        raise ValueError("invert: at='here' needs eps at the grid's last level, where sigma = 0: end the grid above 0, "
-                         "or use at='there'")
+    if grid.sigma[-1] == 0 and (at == "here" or grid.alpha[0] == 0 and len(grid) == 1):
+        raise ValueError("invert: at='here', and a step up to alpha = 0, need eps at the grid's last level, where "
+                         "sigma = 0: end the grid above 0, or use at='there' and more steps")
     if tolerance is not None and not number("invert: tolerance", tolerance) > 0:
         raise ValueError(f"invert: tolerance is {tolerance}, wanted > 0")
-    check("invert", x, None, 0)
+    denoiser = check("invert", denoiser, x, None, 0)
     for step, i in enumerate(range(len(grid), 0, -1)):
         s, t = grid.level(i), grid.level(i - 1)
         on_x = t.alpha / s.alpha
         on_eps = t.sigma - on_x * s.sigma
-        if at == "here":
+        if at == "here" or t.alpha == 0:        # where eps(x_t, t) = x_t/sigma_t tells nothing of x_t
             prediction = denoiser(x, s)
             x = on_x * x + on_eps * prediction.eps
         else:
@@ -52,7 +51,7 @@ def invert(denoiser, grid, x, iterations=1, at="there", tolerance=None):
             if moved is not None and not moved <= tolerance:
                 raise RuntimeError(f"invert: at t = {t.t}, x_t still moves by {moved:g} after {iterations} iterations, "
                                    f"wanted at most {tolerance:g}; use more steps or more iterations")
-        yield State(step, t, x, prediction)
+        yield after("invert", step, t, x, prediction)
 
 
 def _between(name, a, b, u):

@@ -12,7 +12,7 @@ A step from x = 3, eps = 0 at t = 501 of DDPM's schedule to t = 481 ends on 3.00
 """
 from .. import backend
 from ..process.parameterization import Prediction
-from .free import number
+from ..samplers.state import number, one_of
 
 EPS = ("derived", "kept")
 
@@ -56,14 +56,13 @@ def _limit(name, limit):
 
 
 def _thresholded(name, denoiser, threshold, eps):
-    if eps not in EPS:
-        raise ValueError(f"{name}: eps is {eps!r}, wanted one of {', '.join(EPS)}")
+    one_of(f"{name}: eps", eps, EPS)
 
     def thresholded(x, level):
         prediction = denoiser(x, level)
         x0 = threshold(prediction.x0)
         if eps == "derived":
-            return Prediction("x0", x0, x, level)
+            return Prediction("x0", x0, prediction.x, level)
         alpha, sigma = level.expand(x)
         return Prediction("x0", x0, alpha * x0 + sigma * prediction.eps, level)     # the point that this pair makes
 

@@ -1,7 +1,16 @@
 """EDM's stochastic sampler: before each step of Heun's method, a little more noise."""
 import math
 
-from .state import State, check, draw
+from .state import after, check, draw, number, one_of
+
+
+def _raised(grid, t, gamma):
+    """The family's level of (1 + gamma) sigma/alpha."""
+    try:
+        return grid.at(t.lam - math.log1p(gamma))
+    except ValueError as error:
+        raise ValueError(f"churn: the level t_hat above t = {t.t} cannot be had; give S_tmax below its sigma/alpha = "
+                         f"{t.ratio:g}: {error}") from None
 
 
 def churn(denoiser, grid, x, S_churn=0.0, S_tmin=0.0, S_tmax=math.inf, S_noise=1.0, draws="used", noise=None):
@@ -19,19 +28,21 @@ def churn(denoiser, grid, x, S_churn=0.0, S_tmin=0.0, S_tmax=math.inf, S_noise=1
     a noise that counts its calls the two are different samples. x[n, ...] is noise at grid.level(0), with alpha > 0.
     Yields a State per step; the prediction is the one at t_hat.
     """
-    if not (S_churn >= 0 and S_noise >= 0 and 0 <= S_tmin <= S_tmax and math.isfinite(S_churn + S_noise)):
-        raise ValueError(f"churn: S_churn {S_churn}, S_tmin {S_tmin}, S_tmax {S_tmax}, S_noise {S_noise}: wanted "
-                         "S_churn, S_noise >= 0 and finite, 0 <= S_tmin <= S_tmax")
-    if draws not in ("used", "every"):
-        raise ValueError(f"churn: draws is {draws!r}, wanted 'used' or 'every'")
+    S_churn, S_noise = number("churn: S_churn", S_churn, 0), number("churn: S_noise", S_noise, 0)
+    S_tmin, S_tmax = (number(f"churn: {name}", value, 0, finite=False)
+                      for name, value in (("S_tmin", S_tmin), ("S_tmax", S_tmax)))
+    if not S_tmin <= S_tmax:
+        raise ValueError(f"churn: S_tmin is {S_tmin}, S_tmax {S_tmax}, wanted S_tmin <= S_tmax")
+    one_of("churn: draws", draws, ("used", "every"))
     if grid.level(0).alpha == 0:
         raise ValueError("churn: the grid starts at alpha = 0, where sigma/alpha is infinite; "
                          "start at a level with signal, or use ddim with eta > 0")
     S = len(grid)
     gamma = min(S_churn / S, math.sqrt(2) - 1)
     starts = [grid.level(i) for i in range(S)]
-    hats = [grid.at(t.lam - math.log1p(gamma)) if gamma > 0 and S_tmin <= t.ratio <= S_tmax else t for t in starts]
-    check("churn", x, noise, S if draws == "every" else sum(hat is not t for hat, t in zip(hats, starts)))
+    hats = [_raised(grid, t, gamma) if gamma > 0 and S_tmin <= t.ratio <= S_tmax else t for t in starts]
+    denoiser = check("churn", denoiser, x, noise,
+                     S if draws == "every" else sum(hat is not t for hat, t in zip(hats, starts)))
     for i, (t, hat) in enumerate(zip(starts, hats)):
         s = grid.level(i + 1)
         if hat is not t or draws == "every":
@@ -45,4 +56,4 @@ def churn(denoiser, grid, x, S_churn=0.0, S_tmin=0.0, S_tmax=math.inf, S_noise=1
         if s.sigma > 0:
             d_prime = denoiser(x, s).eps
             x = s.alpha * (xbar + h * (0.5 * d_cur + 0.5 * d_prime))
-        yield State(i, s, x, prediction)
+        yield after("churn", i, s, x, prediction)

@@ -2,7 +2,7 @@
 import math
 
 from ..process.gaussian import transition
-from .state import State, check, draw
+from .state import after, check, draw, number
 
 
 def coefficients(s, t, eta):
@@ -23,15 +23,14 @@ def ddim(denoiser, grid, x, eta=0.0, noise=None):
     0 <= eta <= 1: 0 draws nothing and is Euler's method on the PF-ODE in sigma/alpha; 1 is DDPM's small variance.
     x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"ddim: eta is {eta}, wanted 0 <= eta <= 1 (0 deterministic, 1 DDPM)")
+    eta = number("ddim: eta", eta, 0, 1)
     last = len(grid) - 1
-    check("ddim", x, noise, last if eta > 0 else 0)
+    denoiser = check("ddim", denoiser, x, noise, last if eta > 0 else 0)
     for i in range(len(grid)):
         t, s = grid.level(i), grid.level(i + 1)
-        on_x0, on_eps, std = coefficients(s, t, float(eta))
+        on_x0, on_eps, std = coefficients(s, t, eta)
         prediction = denoiser(x, t)
         x = on_x0 * prediction.x0 + on_eps * prediction.eps
         if i < last and eta > 0:
             x = x + std * draw("ddim", noise, i, x)
-        yield State(i, s, x, prediction)
+        yield after("ddim", i, s, x, prediction)

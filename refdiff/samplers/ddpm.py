@@ -1,6 +1,7 @@
 """Ancestral sampling of DDPM, on any grid of any family."""
-from ..process.gaussian import fixed_variance, posterior
-from .state import State, check, draw
+from ..process.gaussian import VARIANCES, fixed_variance, posterior
+from .state import after, check, draw, one_of
+from .variances import checked
 
 
 def ddpm(denoiser, grid, x, variance="small", noise=None):
@@ -8,12 +9,14 @@ def ddpm(denoiser, grid, x, variance="small", noise=None):
 
     With x0hat for x_0 in the mean of q(x_s | x_t, x_0) this is the paper's in eps. [DDPM eq. 11] variance: "small",
     beta-tilde, or "large", beta, for the two levels of the grid: on a sub-sequence they are those of the longer jump;
-    or a function (prediction, s, t) -> variance, such as those of variances.py.
+    or a function (prediction, s, t) -> variance, a number, (n,) or like x, such as those of variances.py.
     x[n, ...] is noise at grid.level(0). Yields a State per step; x0hat is not clipped.
     """
     last = len(grid) - 1
-    choose = variance if callable(variance) else lambda prediction, s, t: fixed_variance(variance, s, t)
-    check("ddpm", x, noise, last)
+    if not callable(variance):
+        one_of("ddpm: variance", variance, VARIANCES)
+    choose = checked(variance) if callable(variance) else lambda prediction, s, t: fixed_variance(variance, s, t)
+    denoiser = check("ddpm", denoiser, x, noise, last)
     for i in range(len(grid)):
         t, s = grid.level(i), grid.level(i + 1)
         c_x0, c_xt, _ = posterior(s, t)
@@ -22,4 +25,4 @@ def ddpm(denoiser, grid, x, variance="small", noise=None):
         x = c_x0 * prediction.x0 + c_xt * x
         if i < last:
             x = x + std * draw("ddpm", noise, i, x)
-        yield State(i, s, x, prediction)
+        yield after("ddpm", i, s, x, prediction)

@@ -6,6 +6,7 @@ import numpy as np
 from ..process.families import Interpolated
 from .lms import weights as ratio_weights
 from .multistep import STARTS, check_options, check_times, eps_moments, explicit, solve
+from .state import one_of
 
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
@@ -67,7 +68,7 @@ def deis(denoiser, grid, x, order=3, variable="t", start="lower", lower_order_fi
     uniform in the angle, where "rk4" has 3.01 and at 1024 steps an error 400 times smaller. The step to sigma = 0 is a
     step like any other (in lambda infinitely long, with finite integrals); alpha = 0 is left by DDIM's step.
     """
-    check_options("deis", grid, x, order, 4, start, STARTS, lower_order_final)
-    if variable not in VARIABLES:
-        raise ValueError(f"deis: variable is {variable!r}, wanted one of {', '.join(VARIABLES)}")
-    return explicit(denoiser, grid, x, order, VARIABLES[variable](grid), STARTS[start], lower_order_final == "always")
+    denoiser = check_options("deis", denoiser, grid, x, order, 4, start, STARTS, lower_order_final)
+    one_of("deis: variable", variable, VARIABLES)
+    weights = VARIABLES[variable](grid)
+    return explicit("deis", denoiser, grid, x, order, weights, STARTS[start], lower_order_final == "always")

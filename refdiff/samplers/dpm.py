@@ -4,6 +4,7 @@ In all formulas h = lambda_t - lambda_s, lambda = log(alpha/sigma). The paper's 
 any family will do.
 """
 from .exponential import solve
+from .state import integer
 
 
 def budget(evaluations):
@@ -12,9 +13,7 @@ def budget(evaluations):
     floor(K/3) + 1 steps: 3, .., 3, 2, 1 if 3 divides K; 3, .., 3, 1 if K - 1; 3, .., 3, 2 if K - 2. They are the
     `order` of `dpm`, or of `dpmpp` with form "single", on a grid of that many steps. K is an integer >= 1.
     """
-    if type(evaluations) is not int or evaluations < 1:
-        raise ValueError(f"budget: {evaluations!r} evaluations, wanted an integer >= 1")
-    threes, left = divmod(evaluations, 3)
+    threes, left = divmod(integer("budget: the number of evaluations", evaluations, 1), 3)
     return (3,) * (threes - 1) + (2, 1) if left == 0 else (3,) * threes + (left,)
 
 

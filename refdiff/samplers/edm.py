@@ -3,7 +3,7 @@
 EDM solves dx/dsigma = (x - D(x; sigma))/sigma for x = x_0 + sigma eps. [EDM sec. 3] The slope is the predicted eps, and
 any family is that one in x/alpha with sigma/alpha for sigma, so both run on any grid.
 """
-from .state import State, check
+from .state import after, check
 
 
 def euler(denoiser, grid, x):
@@ -25,7 +25,7 @@ def heun(denoiser, grid, x):
 
 
 def _solve(name, denoiser, grid, x, correct):
-    check(name, x, None, 0)
+    denoiser = check(name, denoiser, x, None, 0)
     if grid.level(0).alpha == 0:
         raise ValueError(f"{name}: the grid starts at alpha = 0, where sigma/alpha is infinite; "
                          "start at a level with signal, or use ddim")
@@ -38,4 +38,4 @@ def _solve(name, denoiser, grid, x, correct):
         if correct and there.sigma > 0:
             d_prime = denoiser(x, there).eps
             x = there.alpha * (xbar + h * (0.5 * d_cur + 0.5 * d_prime))
-        yield State(i, there, x, prediction)
+        yield after(name, i, there, x, prediction)

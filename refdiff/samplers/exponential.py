@@ -14,8 +14,8 @@ serves both forms. Two ways of making them:
 """
 from dataclasses import dataclass
 
-from .phi import phi, weights
-from .state import State, check
+from .phi import LARGEST, phi, weights
+from .state import after, check, integer, number, one_of
 
 FORMS = ("single", "multi")
 RULES = ("truncated", "exact")
@@ -132,11 +132,6 @@ class Plan:
     r2: object = None
 
 
-def _one_of(name, option, value, names):
-    if value not in names:
-        raise ValueError(f"{name}: {option} is {value!r}, wanted one of {', '.join(names)}")
-
-
 def _unused(name, why, **options):
     for option, value in options.items():
         if value is not None:
@@ -148,12 +143,13 @@ def plan(name, grid, order, form, rule=None, r1=None, r2=None, start=None, lower
 
     Raises ValueError: what is unknown, what would be ignored, and intermediate levels on a grid without a family.
     """
-    _one_of(name, "form", form, FORMS)
+    for option, value, names in (("form", form, FORMS), ("rule", rule, RULES), ("start", start, STARTS),
+                                 ("lower_order_final", lower_order_final, ENDINGS)):
+        if value is not None or option == "form":
+            one_of(f"{name}: {option}", value, names)
     steps = len(grid)
-    orders = tuple(order) if isinstance(order, (tuple, list)) else (order,) * steps
-    if not all(type(k) is int and 1 <= k <= 3 for k in orders):
-        raise ValueError(f"{name}: order is {order!r}, wanted 1, 2 or 3" + (
-            ", or one of them per step" if form == "single" else ""))
+    orders = order if isinstance(order, (tuple, list)) else (order,) * steps
+    orders = tuple(integer(f"{name}: order", k, 1, 3) for k in orders)
     if isinstance(order, (tuple, list)) and (form == "multi" or len(orders) != steps):
         raise ValueError(f"{name}: {len(orders)} orders for the {steps} steps of the grid, form {form!r}: wanted one "
                          "number, or with form 'single' one per step")
@@ -167,11 +163,9 @@ def plan(name, grid, order, form, rule=None, r1=None, r2=None, start=None, lower
         _unused(name, "nothing is evaluated inside a step", r1=r1, r2=r2)
     if top == 2:
         _unused(name, "order 2 evaluates at r1 alone", r2=r2)
-    rule = rule or ("exact" if form == "multi" and top == 3 else "truncated")
-    start, ending = start or "lower", lower_order_final or "paper"
-    for option, value, names in (("rule", rule, RULES), ("start", start, STARTS),
-                                 ("lower_order_final", ending, ENDINGS)):
-        _one_of(name, option, value, names)
+    rule = ("exact" if form == "multi" and top == 3 else "truncated") if rule is None else rule
+    start, ending = ("lower" if start is None else start), ("paper" if lower_order_final is None else lower_order_final)
+    r1, r2 = (None if r is None else number(f"{name}: {option}", r) for option, r in (("r1", r1), ("r2", r2)))
     low, high = (1 / 3 if top == 3 else 1 / 2) if r1 is None else r1, (2 / 3 if r2 is None else r2)
     if not (0 < low < high <= 1 if top == 3 else 0 < low <= 1):
         raise ValueError(f"{name}: r1 = {low:g}" + (f", r2 = {high:g}: wanted 0 < r1 < r2 <= 1" if top == 3
@@ -183,10 +177,19 @@ def plan(name, grid, order, form, rule=None, r1=None, r2=None, start=None, lower
     return Plan(orders, form, rule, start, r1, r2)
 
 
+def _check_lengths(name, kind, grid):
+    """Refuse a grid on which a coefficient is beyond float64: in eps, a step so long that e^h is."""
+    for s, t in ((grid.level(i), grid.level(i + 1)) for i in range(len(grid))):
+        if s.alpha > 0 and t.sigma > 0 and parts(kind, s, t)[2] > LARGEST:
+            raise ValueError(f"{name}: the step from t = {s.t} to t = {t.t} is {t.lam - s.lam:g} long in lambda = "
+                             f"log(alpha/sigma), wanted <= {LARGEST:g}; take smaller steps, or dpmpp")
+
+
 def solve(name, kind, denoiser, grid, x, *options, **named):
     """The trajectory of a Plan's options, as a generator of States; kind: "x0" or "eps"."""
-    check(name, x, None, 0)
+    denoiser = check(name, denoiser, x, None, 0)
     p = plan(name, grid, *options, **named)
+    _check_lengths(name, kind, grid)
     history = []                                       # (lambda, prediction) of the steps before, newest first
     for i, order in enumerate(p.orders):
         s, t = grid.level(i), grid.level(i + 1)
@@ -200,4 +203,4 @@ def solve(name, kind, denoiser, grid, x, *options, **named):
             else:
                 x = single(kind, denoiser, grid.at, x, s, t, m0, order, p.rule, p.r1, p.r2)
             history = [(s.lam, m0), *history[:1]]
-        yield State(i, t, x, prediction)
+        yield after(name, i, t, x, prediction)

@@ -1,8 +1,6 @@
 """Predictor and corrector: a step of the reverse SDE, then Langevin dynamics at the level that it reached."""
-import math
-
 from .sde import PREDICTORS
-from .state import State, check, draw
+from .state import after, check, draw, integer, number, one_of
 
 SIZES = ("norm", "batch-norm", "expected")
 
@@ -42,19 +40,16 @@ def predictor_corrector(denoiser, grid, x, predictor="reverse-diffusion", correc
     The draws are counted: noise(k), k = 0, 1, .. in the order of use. x[n, ...] is noise at grid.level(0). Yields a
     State per step, with x corrected; the prediction is the predictor's.
     """
-    if predictor not in PREDICTORS:
-        raise ValueError(f"predictor_corrector: predictor is {predictor!r}, wanted one of {', '.join(PREDICTORS)}")
-    if size not in SIZES:
-        raise ValueError(f"predictor_corrector: size is {size!r}, wanted one of {', '.join(SIZES)}")
-    if first not in ("predictor", "corrector"):
-        raise ValueError(f"predictor_corrector: first is {first!r}, wanted 'predictor' or 'corrector'")
-    if isinstance(corrections, bool) or not isinstance(corrections, int) or corrections < 0:
-        raise ValueError(f"predictor_corrector: corrections is {corrections!r}, wanted an integer >= 0")
-    if not 0 < snr < math.inf:
+    one_of("predictor_corrector: predictor", predictor, PREDICTORS)
+    one_of("predictor_corrector: size", size, SIZES)
+    one_of("predictor_corrector: first", first, ("predictor", "corrector"))
+    corrections = integer("predictor_corrector: corrections", corrections, 0)
+    snr = number("predictor_corrector: snr", snr)
+    if not snr > 0:
         raise ValueError(f"predictor_corrector: snr is {snr}, wanted finite and > 0")
     S, drawn = len(grid), 0
     steps = [PREDICTORS[predictor](grid.level(i + 1), grid.level(i)) for i in range(S)]
-    check("predictor_corrector", x, noise, S - 1 + corrections * (S - (first == "predictor")))
+    denoiser = check("predictor_corrector", denoiser, x, noise, S - 1 + corrections * (S - (first == "predictor")))
 
     def z_like(x):
         nonlocal drawn
@@ -76,4 +71,4 @@ def predictor_corrector(denoiser, grid, x, predictor="reverse-diffusion", correc
         x = on_x * x + on_score * prediction.score
         if i < S - 1:
             x = corrected(x + std * z_like(x), i + 1)
-        yield State(i, grid.level(i + 1), x, prediction)
+        yield after("predictor_corrector", i, grid.level(i + 1), x, prediction)

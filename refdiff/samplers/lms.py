@@ -24,5 +24,5 @@ def lms(denoiser, grid, x, order=4, start="lower", lower_order_final="paper"):
     order 2 in the end: at k = 4 and 1024 steps its error is 5e-8 where "rk4" has 7e-10. The step to sigma = 0 is a step
     like any other; a level with alpha = 0 is left by DDIM's step.
     """
-    check_options("lms", grid, x, order, 4, start, STARTS, lower_order_final)
-    return explicit(denoiser, grid, x, order, weights, STARTS[start], lower_order_final == "always")
+    denoiser = check_options("lms", denoiser, grid, x, order, 4, start, STARTS, lower_order_final)
+    return explicit("lms", denoiser, grid, x, order, weights, STARTS[start], lower_order_final == "always")

@@ -21,7 +21,7 @@ import math
 import numpy as np
 from scipy.special import gammainc
 
-from .state import State, check
+from .state import after, check, integer, one_of
 
 FINALS = ("paper", "always", "never")
 
@@ -51,6 +51,11 @@ def add(x, s, weights, values, latest):
     return x
 
 
+def middle(t, s):
+    """lambda at the middle angle between two levels."""
+    return -math.log(math.tan((math.atan2(t.sigma, t.alpha) + math.atan2(s.sigma, s.alpha)) / 2))
+
+
 def runge_kutta(denoiser, grid, prediction, s):
     """x_s by the classical Runge-Kutta method of order 4 in the angle atan(sigma/alpha), from a prediction at its x.
 
@@ -59,11 +64,11 @@ def runge_kutta(denoiser, grid, prediction, s):
     """
     t = prediction.level
     start, end = math.atan2(t.sigma, t.alpha), math.atan2(s.sigma, s.alpha)
-    h, middle = end - start, grid.at(-math.log(math.tan((start + end) / 2)))
-    r_t, r, r_s = (math.hypot(level.alpha, level.sigma) for level in (t, middle, s))
+    h, halfway = end - start, grid.at(middle(t, s))
+    r_t, r, r_s = (math.hypot(level.alpha, level.sigma) for level in (t, halfway, s))
     xhat, k1 = prediction.x / r_t, prediction.v / r_t
-    k2 = denoiser(r * (xhat + h / 2 * k1), middle).v / r
-    k3 = denoiser(r * (xhat + h / 2 * k2), middle).v / r
+    k2 = denoiser(r * (xhat + h / 2 * k1), halfway).v / r
+    k3 = denoiser(r * (xhat + h / 2 * k2), halfway).v / r
     k4 = denoiser(r_s * (xhat + h * k3), s).v / r_s
     return r_s * (xhat + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4))
 
@@ -71,18 +76,25 @@ def runge_kutta(denoiser, grid, prediction, s):
 STARTS = {"lower": None, "rk4": runge_kutta}
 
 
-def check_options(name, grid, x, order, most, start, starts, lower_order_final):
-    """Refuse, before any work, what is no option, and a start that needs levels which the grid does not know."""
-    check(name, x, None, 0)
-    if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 1 <= order <= most:
-        raise ValueError(f"{name}: order is {order!r}, wanted an integer in 1..{most}")
-    if start not in starts:
-        raise ValueError(f"{name}: start is {start!r}, wanted one of {', '.join(starts)}")
-    if lower_order_final not in FINALS:
-        raise ValueError(f"{name}: lower_order_final is {lower_order_final!r}, wanted one of {', '.join(FINALS)}")
+def check_options(name, denoiser, grid, x, order, most, start, starts, lower_order_final):
+    """Refuse, before any work, what is no option, and a start that needs levels which the grid does not know.
+
+    Returns the denoiser as `check` does.
+    """
+    integer(f"{name}: order", order, 1, most)
+    one_of(f"{name}: start", start, starts)
+    one_of(f"{name}: lower_order_final", lower_order_final, FINALS)
     if starts[start] and order > 1 and grid.family is None:
         raise ValueError(f"{name}: start {start!r} evaluates between the grid's levels and grid {grid.rule} names no "
                          "family; pass Grid(..., family=...), or use start='lower'")
+    if starts[start] is runge_kutta:
+        for i in range(min(order - 1 + (grid.alpha[0] == 0), len(grid) - (grid.sigma[-1] == 0))):
+            try:
+                grid.at(middle(grid.level(i), grid.level(i + 1)))
+            except ValueError as error:
+                raise ValueError(f"{name}: start {start!r} evaluates between t = {grid.t[i]} and t = {grid.t[i + 1]}, "
+                                 f"where there is no level; use start='lower': {error}") from None
+    return check(name, denoiser, x, None, 0)
 
 
 def check_times(name, grid):
@@ -94,7 +106,7 @@ def check_times(name, grid):
                          "the grid's times; choose a variable or a start that does not use them")
 
 
-def explicit(denoiser, grid, x, order, weights, start, lowered):
+def explicit(name, denoiser, grid, x, order, weights, start, lowered):
     """The loop of an explicit solver in eps. weights(t, s, earlier levels, latest first) -> w_m.
 
     The first steps: `start`, a map (denoiser, grid, prediction at t, s) -> x_s, until order - 1 evaluations are in
@@ -115,4 +127,4 @@ def explicit(denoiser, grid, x, order, weights, start, lowered):
                 x = add(x, s, weights(t, s, levels[:n]), values, prediction.eps)
         if t.alpha > 0:
             levels, values = [t, *levels][:order - 1], [prediction.eps, *values][:order - 1]
-        yield State(i, s, x, prediction)
+        yield after(name, i, s, x, prediction)

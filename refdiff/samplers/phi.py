@@ -12,21 +12,22 @@ import math
 
 import numpy as np
 
+from .state import integer, number
+
 _SERIES = 2.0          # below this |z| the recursion would lose more digits than the series
-_LARGEST = 700.0       # e^z is still finite
+LARGEST = 700.0        # e^z is still finite
+_HIGHEST = 170         # and so is k!
 
 
 def phi(k, z):
-    """phi_k(z) for integers k >= 0 and a number z, relative error below 1e-14 for k <= 4. [DPM eq. B.2, B.5, B.6, B.7]
+    """phi_k(z) for integers k in 0..170 and a number z, error 1e-14 of it for k <= 4. [DPM eq. B.2, B.5, B.6, B.7]
 
     By its power series sum_j z^j/(j+k)! for |z| < 2, where the recursion cancels; else by expm1 and the recursion.
-    Raises ValueError unless k is an integer >= 0 and z <= 700 (a step so large in lambda has a factor beyond float64).
+    Raises ValueError unless k is such an integer and z <= 700 (a step so large in lambda has a factor beyond float64).
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-        raise ValueError(f"phi: k is {k!r}, wanted an integer >= 0")
-    z = float(z)
-    if not z <= _LARGEST:
-        raise ValueError(f"phi: z is {z:g}, wanted <= {_LARGEST:g}; take smaller steps in lambda = log(alpha/sigma)")
+    k, z = integer("phi: k", k, 0, _HIGHEST), number("phi: z", z, finite=False)
+    if not z <= LARGEST:
+        raise ValueError(f"phi: z is {z:g}, wanted <= {LARGEST:g}; take smaller steps in lambda = log(alpha/sigma)")
     if k == 0:
         return math.exp(z)
     if abs(z) < _SERIES and k > 1:
@@ -50,4 +51,7 @@ def weights(nodes, z):
     if len(set(nodes)) != len(nodes) or not nodes or not all(map(math.isfinite, nodes)):
         raise ValueError(f"weights: nodes are {nodes}, wanted at least one, finite and distinct")
     moments = [math.factorial(m) * phi(m + 1, z) for m in range(len(nodes))]
-    return np.linalg.solve(np.vander(nodes, increasing=True).T, moments).tolist()
+    w = np.linalg.solve(np.vander(nodes, increasing=True).T, moments)
+    if not np.isfinite(w).all():
+        raise ValueError(f"weights: nodes are {nodes}, of which two are too close to be told apart")
+    return w.tolist()

@@ -48,7 +48,7 @@ def plms(denoiser, grid, x, order=4, start="prk", lower_order_final="paper"):
     The step to sigma = 0 is a step like any other; a level with alpha = 0 is left by DDIM's step.
     """
     starts = {"prk": pseudo_runge_kutta, **STARTS}
-    check_options("plms", grid, x, order, 4, start, starts, lower_order_final)
+    denoiser = check_options("plms", denoiser, grid, x, order, 4, start, starts, lower_order_final)
     if start == "prk" and order > 1:
         check_times("plms", grid)
-    return explicit(denoiser, grid, x, order, weights, starts[start], lower_order_final == "always")
+    return explicit("plms", denoiser, grid, x, order, weights, starts[start], lower_order_final == "always")

@@ -7,17 +7,16 @@ its mean is what the authors' code returns, and z there is only ever seen as noi
 """
 import math
 
-from ..process.gaussian import posterior, transition
+from ..process.gaussian import VARIANCES, posterior, transition
 from .ddim import ddim
-from .state import State, check, draw
+from .state import after, check, draw, one_of
 
 ENDS = ("mean", "noise")
 
 
 def noisy_steps(name, grid, end):
     """How many steps draw noise: all but the last, or with end = "noise" all that end on a level with noise."""
-    if end not in ENDS:
-        raise ValueError(f"{name}: end is {end!r}, wanted one of {', '.join(ENDS)}")
+    one_of(f"{name}: end", end, ENDS)
     return len(grid) - (end == "mean" or grid.sigma[-1] == 0)
 
 
@@ -35,8 +34,7 @@ def ancestral_step(s, t, variance="small"):
 
     variance "small" is the paper's for VE, "large" (var_ts, beta) its choice for VP. Refused at alpha_t = 0.
     """
-    if variance not in ("small", "large"):
-        raise ValueError(f"ancestral: variance is {variance!r}, wanted 'small' or 'large'")
+    one_of("ancestral: variance", variance, VARIANCES)
     if t.alpha == 0:
         raise ValueError(f"ancestral: alpha = 0 at t = {t.t}, where the score says nothing of x_0; use ddpm")
     alpha_ts, var_ts = transition(s, t)
@@ -60,13 +58,13 @@ def _family_step(grid, i, dt):
 
 def _sample(name, denoiser, grid, x, coefficients, end, noise):
     noisy = noisy_steps(name, grid, end)
-    check(name, x, noise, noisy)
+    denoiser = check(name, denoiser, x, noise, noisy)
     for i, (on_x, on_score, std) in enumerate(coefficients):
         prediction = denoiser(x, grid.level(i))
         x = on_x * x + on_score * prediction.score
         if i < noisy:
             x = x + std * draw(name, noise, i, x)
-        yield State(i, grid.level(i + 1), x, prediction)
+        yield after(name, i, grid.level(i + 1), x, prediction)
 
 
 def _pairs(grid):
@@ -79,8 +77,7 @@ def euler_maruyama(denoiser, grid, x, dt="spacing", end="mean", noise=None):
     dt: "spacing" is the difference of the grid's times; "T/N" is -t_0/N in all N steps, as in the authors' code, whose
     N times end on a small t > 0. Weak order 1. x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
-    if dt not in ("spacing", "T/N"):
-        raise ValueError(f"euler_maruyama: dt is {dt!r}, wanted 'spacing' or 'T/N'")
+    one_of("euler_maruyama: dt", dt, ("spacing", "T/N"))
     if grid.family is None:
         raise ValueError(f"euler_maruyama: grid {grid.rule} names no family, so f(t) and g(t) are unknown; use "
                          "reverse_diffusion, which needs the levels alone")

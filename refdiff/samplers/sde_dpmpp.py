@@ -3,7 +3,7 @@ import math
 
 from .phi import phi
 from .sde import noisy_steps
-from .state import State, check, draw
+from .state import after, check, draw, integer, number, one_of
 
 RULES = ("truncated", "exact")
 
@@ -42,14 +42,11 @@ def sde_dpmpp(denoiser, grid, x, order=2, tau=1.0, rule="truncated", end="mean",
     Weak order 1 and 2 on Gaussian data from 64 steps on, with end = "noise": at a noisy level a last step without is
     short of O(1/N). x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
-    if order not in (1, 2):
-        raise ValueError(f"sde_dpmpp: order is {order!r}, wanted 1 or 2")
-    if not 0 <= tau < math.inf:
-        raise ValueError(f"sde_dpmpp: tau is {tau}, wanted 0 <= tau < inf (0 the ODE, 1 the reverse SDE)")
-    if rule not in RULES:
-        raise ValueError(f"sde_dpmpp: rule is {rule!r}, wanted one of {', '.join(RULES)}")
-    noisy = noisy_steps("sde_dpmpp", grid, end) if tau > 0 else 0
-    check("sde_dpmpp", x, noise, noisy)
+    order = integer("sde_dpmpp: order", order, 1, 2)
+    tau = number("sde_dpmpp: tau", tau, 0)
+    one_of("sde_dpmpp: rule", rule, RULES)
+    noisy = noisy_steps("sde_dpmpp", grid, end) * (tau > 0)
+    denoiser = check("sde_dpmpp", denoiser, x, noise, noisy)
     before, h_before = None, None
     for i in range(len(grid)):
         t, s = grid.level(i), grid.level(i + 1)
@@ -62,4 +59,4 @@ def sde_dpmpp(denoiser, grid, x, order=2, tau=1.0, rule="truncated", end="mean",
         if i < noisy:
             x = x + std * draw("sde_dpmpp", noise, i, x)
         before, h_before = x0, h
-        yield State(i, s, x, prediction)
+        yield after("sde_dpmpp", i, s, x, prediction)

@@ -4,7 +4,7 @@ import math
 from ..process.parameterization import Prediction
 from .multistep import STARTS, add, check_options, eps_moments, first_order, solve
 from .phi import phi
-from .state import State
+from .state import after, one_of
 
 BS = ("B1", "B2", "exact")
 CORRECTORS = ("paper", "every", "never")
@@ -75,18 +75,16 @@ def unipc(denoiser, grid, x, order=3, kind="x0", B="B2", corrector="paper", star
     is not corrected; nor is DDIM's step that leaves alpha = 0. Yields a State per step, its prediction the latest f_0.
     """
     S = len(grid)
-    check_options("unipc", grid, x, order, 6, start, STARTS, lower_order_final)
-    if kind not in ("x0", "eps"):
-        raise ValueError(f"unipc: kind is {kind!r}, wanted 'x0' or 'eps'")
-    if B not in BS:
-        raise ValueError(f"unipc: B is {B!r}, wanted one of {', '.join(BS)}")
+    denoiser = check_options("unipc", denoiser, grid, x, order, 6, start, STARTS, lower_order_final)
+    one_of("unipc: kind", kind, ("x0", "eps"))
+    one_of("unipc: B", B, BS)
     return _unipc(denoiser, grid, x, order, kind, B, corrections(corrector, S), STARTS[start],
                   lower_order_final != "never")
 
 
 def _unipc(denoiser, grid, x, order, kind, B, corrected, start, lowered):
     levels, values, S = [], [], len(grid)               # earlier levels with signal and the values there, latest first
-    ahead = denoiser(x, grid.level(0))
+    asked, ahead = x, denoiser(x, grid.level(0))
     for i in range(S):
         t, s, prediction = grid.level(i), grid.level(i + 1), ahead
         latest = getattr(prediction, kind)
@@ -94,16 +92,19 @@ def _unipc(denoiser, grid, x, order, kind, B, corrected, start, lowered):
         if begin:
             predicted = start(denoiser, grid, prediction, s)
         else:
-            here = prediction if prediction.x is x else Prediction(kind, latest, x, t)      # read at the corrected x
+            here = prediction
+            if x is not asked:                                                  # read at the corrected x
+                point = x if prediction.x is asked else prediction.x + (x - asked)
+                here = Prediction(kind, latest, point, t)
             n = min(order, S - i if lowered else order, order if s.sigma > 0 else 1) - 1
             base, points = first_order(here, s), levels[:n]
             predicted = add(base, s, weights(kind, t, s, points, B) if points else [], values, latest)
         correct = corrected[i] and not begin and t.alpha > 0 and s.sigma > 0
         if i < S - 1 or correct:
-            ahead = denoiser(predicted, s)
+            asked, ahead = predicted, denoiser(predicted, s)
         x = predicted
         if correct:
             x = add(base, s, weights(kind, t, s, [s, *points], B), [getattr(ahead, kind), *values], latest)
         if t.alpha > 0:
             levels, values = [t, *levels][:order - 1], [latest, *values][:order - 1]
-        yield State(i, s, x, prediction)
+        yield after("unipc", i, s, x, prediction)

@@ -2,12 +2,31 @@
 
     ddpm(denoiser, grid, x, variance=learned(lambda prediction: prediction.out), noise=noise)
 
-A variance is a function (prediction, s, t) of the prediction made from x_t and the levels of the step, s the cleaner.
+A variance is a function (prediction, s, t) of the prediction made from x_t and the levels of the step, s the cleaner;
+a number, one per row (n,), or one per entry, like x.
 """
 import math
 
 from .. import backend
 from ..process.gaussian import fixed_variance, posterior
+from ..process.level import expand
+from .state import number
+
+
+def checked(variance):
+    """The same variance, ready to multiply x, and refused unless finite and >= 0 (on a device: a wait in each step)."""
+    def ready(prediction, s, t):
+        value, x = variance(prediction, s, t), prediction.x
+        if not getattr(value, "shape", ()):
+            return number("ddpm: the variance", value, 0)
+        xp = backend.of(x=x, variance=value)
+        if value.shape not in (x.shape, x.shape[:1]) or value.dtype.kind != "f":
+            raise ValueError(f"ddpm: the variance is {value.dtype} {value.shape} at t = {t.t}, wanted a number, or "
+                             f"floats of shape {x.shape[:1]}, one per row, or {x.shape}, like x")
+        if not bool((xp.isfinite(value) & (value >= 0)).all()):
+            raise ValueError(f"ddpm: the variance at t = {t.t} is negative or not finite somewhere")
+        return expand(value, x) if value.shape == x.shape[:1] else value.astype(x.dtype)
+    return ready
 
 
 def learned(out):

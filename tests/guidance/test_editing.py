@@ -11,7 +11,7 @@ import pytest
 
 from refdiff import guidance, samplers
 from refdiff.guidance import edit, inversion
-from refdiff.process import affine, grids, schedules
+from refdiff.process import affine, families, family_grids, grids, schedules
 from refdiff.process.exact import Gaussian, Mixture
 from refdiff.process.grids import Grid
 from refdiff.process.parameterization import Prediction
@@ -299,6 +299,34 @@ def test_inversion_of_a_point_is_exact_only_where_eps_is_taken_at_the_level_it_b
     assert abs(samplers.run(guidance.invert(world, grid, x)) - wanted).max() > .1
 
 
+def check_inversion_to_pure_noise(invert):
+    """The exact flow of a Gaussian up to alpha = 0, at first order: the error halves with the step."""
+    world, x = Gaussian([.3, -.2], [[1., .2], [.2, .5]]), np.array([[1., 2.], [-1., .5]])
+    for options in (dict(iterations=50, tolerance=1e-12), dict(at="here")):
+        errors = []
+        for S in (50, 100, 200):
+            grid = family_grids.uniform_time(families.Flow(), S, end=.02)
+            got = samplers.run(invert(world, grid, x, **options))
+            errors.append(abs(got - world.flow(x, grid.level(S), grid.level(0))).max())
+        assert errors[0] < .09 and all(.45 < b / a < .55 for a, b in zip(errors, errors[1:])), errors
+
+
+def test_inversion_to_a_level_without_signal_follows_the_flow():
+    check_inversion_to_pure_noise(guidance.invert)
+
+
+def test_inversion_to_a_level_without_signal_in_one_step_from_clean_data_is_refused():
+    with pytest.raises(ValueError, match="a step up to alpha = 0, need eps .* sigma = 0"):
+        next(guidance.invert(WORLD, family_grids.uniform_time(families.Flow(), 1), X))
+
+
+def test_a_tail_keeps_the_family_that_solvers_evaluate_in():
+    grid = grids.karras(10)
+    assert guidance.tail(grid, 4).family is grid.family
+    out = samplers.run(guidance.sdedit(samplers.dpmpp, WORLD, grid, X, .5, X, form="single"))
+    assert np.isfinite(out).all()
+
+
 def test_a_fixed_point_that_is_not_reached_is_reported():
     with pytest.raises(RuntimeError, match="still moves by .* after 2 iterations"):
         samplers.run(guidance.invert(LINE, circle(3, 1.5, .1), np.ones((1, 1)), iterations=2, tolerance=1e-12))
@@ -377,7 +405,8 @@ def paint(**options):
     (lambda: paint(known=X[:1]), "known is float64"), (lambda: paint(eta=2.), "eta is 2.0"),
     (lambda: paint(known=X.astype(np.float32)), "known is float32"),
     (lambda: paint(noise=None), "3 steps draw noise and none was given"),
-    (lambda: paint(resamples=0), "resamples is 0"), (lambda: paint(length=5), "at most the 4 steps"),
+    (lambda: paint(resamples=0), "resamples is 0"), (lambda: paint(length=5), "an integer in 1..4"),
+    (lambda: paint(length=4, resamples=2), "no walk back of 4 levels fits into the 4 steps"),
     (lambda: paint(resamples=2.), "resamples is 2.0"), (lambda: paint(length=True), "length is True"),
     (lambda: paint(noise=lambda step: X[:1]), r"inpaint: noise\(0\) is"),
     (lambda: guidance.sdedit(samplers.ddim, WORLD, circle(4), X, 0., X), "strength is 0.0"),
@@ -385,6 +414,11 @@ def paint(**options):
     (lambda: guidance.sdedit(samplers.ddim, WORLD, circle(4), X, math.nan, X), "strength is nan"),
     (lambda: guidance.sdedit(samplers.ddim, WORLD, circle(4), X, .1, X), "rounds to none; wanted at least 0.125"),
     (lambda: guidance.sdedit(samplers.ddim, WORLD, circle(4), X, .5, X[:1]), "start is float64"),
+    (lambda: guidance.sdedit(samplers.ddim, None, circle(4), X, .5, X, order=2), "sdedit: ddim: .*'order'"),
+    (lambda: guidance.sdedit(samplers.heun, None, circle(4), X, "1", X), "strength is '1'"),
+    (lambda: paint(mask=[True, False]), r"mask is \[True, False\], wanted booleans"),
+    (lambda: paint(eta="x"), "eta is 'x'"), (lambda: paint(eta=None), "eta is None"),
+    (lambda: paint(length=4, resamples=3), "no walk back"),
     (lambda: guidance.tail(circle(4), 5), "integer in 1..4"), (lambda: guidance.tail(circle(4), 0), "integer in 1..4"),
     (lambda: next(guidance.invert(WORLD, circle(4), X, iterations=0)), "iterations is 0"),
     (lambda: next(guidance.invert(WORLD, circle(4), X, at="both")), "at is 'both'"),
@@ -419,12 +453,14 @@ MUTANTS = [
     (check_jumps, edit, "jumps", "range(1, steps - length + 1, length)", "range(1, steps - length + 1)"),
     (check_jumps, edit, "jumps", "i -= length", "i -= 1"),
     (check_sdedit, edit, "sdedit", "q_sample(x0, start, rest.level(0))", "q_sample(x0, start, rest.level(1))"),
-    (check_sdedit, edit, "sdedit", "first = len(grid) - int(steps)", "first = max(len(grid) - int(steps) - 1, 0)"),
+    (check_sdedit, edit, "sdedit", "first = len(grid) - steps", "first = max(len(grid) - steps - 1, 0)"),
     (check_inversion_of_a_constant_eps, inversion, "invert", "on_x * s.sigma", "s.sigma"),
     (check_inversion_of_a_constant_eps, inversion, "invert", "t.alpha / s.alpha", "s.alpha"),
     (check_inversion_of_a_constant_eps, inversion, "invert", "x = on_x * x + on_eps", "x = x + on_eps"),
     (check_inversion_of_a_constant_eps, inversion, "invert", "x = start + on_eps", "x = x + on_eps"),
     (check_inversion_follows_the_flow, inversion, "invert", "x = on_x * x + on_eps", "x = on_x * x + 1.01 * on_eps"),
+    (check_inversion_to_pure_noise, inversion, "invert", "or t.alpha == 0:", "or False:"),
+    (check_inversion_to_pure_noise, inversion, "invert", "x = on_x * x + on_eps", "x = on_x * x + 1.1 * on_eps"),
     (check_inversion_returns, inversion, "invert", "denoiser(x, t), x", "denoiser(x, s), x"),
     (check_inversion_returns, inversion, "invert", "denoiser(x, t), x", "denoiser(start, t), x"),
     (check_inversion_returns, inversion, "invert", "x = start + on_eps", "x = start + 1.01 * on_eps"),

@@ -3,6 +3,7 @@
 Each check takes the functions it judges as arguments, so that the mutants at the end run through the same checks.
 """
 import math
+import types
 
 import mpmath as mp
 import numpy as np
@@ -498,6 +499,63 @@ def everything():
     yield guidance.dynamic(C, eps="kept")
 
 
+def pair(prediction):
+    return np.concatenate([prediction.x0, prediction.eps])
+
+
+def check_the_pair_of_a_thresholded_denoiser_survives(maps):
+    """eps = "kept" makes a pair (x0, eps) of another point than x: every map hands on what it is given of it."""
+    kept, level = guidance.static(C, .5, eps="kept"), Level(1, .8, .6)
+    both = Level(*(np.array([a, b]) for a, b in zip((1, 1., .3), (2, 1., 9.))))
+    for x in (X[:2], 3 * X[2:4]):
+        want = pair(kept(x, level))
+        assert abs(want - pair(guidance.static(C, .5)(x, level))).max() > .1
+        for made in (maps.classifier(kept, lambda y, lev: 0 * y), guidance.static(kept, 100.),
+                     guidance.dynamic(kept, 1., limit=100.)):
+            np.testing.assert_allclose(pair(made(x, level)), want, rtol=1e-12, atol=1e-12)
+        for kind in KINDS:
+            plain, little = (pair(maps.cfg(kept, W, scale=3., rescale=phi, kind=kind)(x, level)) for phi in (0, 1e-12))
+            np.testing.assert_allclose(little, plain, rtol=1e-9, atol=1e-9)
+        made = maps.interval(kept, W, sigma=(.2, 5.))
+        rows_, alone = made(x, both), [made(x[i:i + 1], Level(both.t[i], both.alpha[i], both.sigma[i])) for i in (0, 1)]
+        for name in ("x0", "eps"):
+            np.testing.assert_allclose(getattr(rows_, name), np.concatenate([getattr(p, name) for p in alone]),
+                                       rtol=1e-12, atol=1e-12)
+
+        def labelled(y, lev, labels):
+            halves = guidance.static(C, .5, eps="kept")(y, lev), guidance.static(W, .3, eps="kept")(y, lev)
+            on = (np.asarray(labels) == 1)[:, None]
+            return Prediction("x0", np.where(on, *(p.x0 for p in halves)), np.where(on, *(p.x for p in halves)), lev)
+        two = maps.cfg(*(lambda y, lev, k=k: labelled(y, lev, np.full(2, k)) for k in (1, 0)), w=2.)(x, level)
+        one = maps.cfg_labels(labelled, np.ones(2, int), np.zeros(2, int), w=2.)(x, level)
+        np.testing.assert_allclose(pair(one), pair(two), rtol=1e-12, atol=1e-12)
+
+
+def test_the_pair_of_a_thresholded_denoiser_survives_every_map():
+    check_the_pair_of_a_thresholded_denoiser_survives(guidance)
+
+
+@pytest.mark.parametrize("module, old, new", [
+    (free, "if p.x is twice else (p.x[:n], p.x[n:])", "if True else None"),
+    (free, "phi), g.x, level)", "phi), x, level)"),
+    (free, "point = x if first.x is x and second.x is x else", "point = x if True else"),
+    (gradient, "gradient, x, level), p.x, level)", "gradient, x, level), x, level)")])
+def test_a_map_that_drops_the_point_of_the_pair_is_killed(module, old, new):
+    name = module.__name__.removeprefix("refdiff.")
+    made = vars(planted.mutant(name, (old, new)))
+    with pytest.raises(AssertionError):
+        check_the_pair_of_a_thresholded_denoiser_survives(types.SimpleNamespace(**{**vars(guidance), **made}))
+
+
+def test_unipc_of_first_order_is_ddim_on_a_kept_pair_too():
+    kept, grid = guidance.static(C, .5, eps="kept"), grids.karras(6, .05, 10., final=None)
+    x = 10 * X
+    want = samplers.run(samplers.ddim(kept, grid, x))
+    for kind in ("x0", "eps"):
+        got = samplers.run(samplers.unipc(kept, grid, x, order=1, kind=kind, corrector="never"))
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 def test_dtype_is_kept_rows_do_not_mix_and_x_is_left_alone():
     for denoiser in everything():
         for level in (ve(1.), rows(6)):
@@ -522,6 +580,11 @@ def test_dtype_is_kept_rows_do_not_mix_and_x_is_left_alone():
     (lambda: guidance.autoguidance(C, W, scale=None), "exactly one"),
     (lambda: guidance.cfg_labels(network, np.zeros(3, int), np.zeros(4, int), scale=2), "labels has shape"),
     (lambda: guidance.cfg_labels(network, np.zeros(3, int), np.zeros(3, int), scale=2)(X, ve(1.)), "x has 6 rows"),
+    (lambda: guidance.interval(C, W, sigma="ab"), "an end is 'a'"),
+    (lambda: guidance.interval(C, W, sigma=(None, 1)), "an end is None"),
+    (lambda: guidance.interval(C, W, lam=(1, 2, 3)), "wanted two numbers"),
+    (lambda: guidance.interval(C, W, sigma=3.), "wanted two numbers"),
+    (lambda: guidance.cfg(C, W, w=2, kind=[1]), "kind is"), (lambda: guidance.static(C, eps=[1]), "eps is"),
     (lambda: guidance.interval(C, W), "exactly one"), (lambda: guidance.interval(C, W, sigma=(1, 1)), "low < high"),
     (lambda: guidance.interval(C, W, sigma=(0, 1), lam=(0, 1)), "exactly one"),
     (lambda: guidance.classifier(C, slope_of_C, math.inf), "scale is inf"),
@@ -563,7 +626,7 @@ MUTANTS = [
     (check_rescale, free, "cfg", "+ (1 - phi) * guided", "+ (1 - phi) * conditional"),
     (check_rescale, free, "cfg", "+ (1 - phi) * guided", "+ guided"),
     (check_rescale, free, "cfg", "tuple(range(1, guided.ndim))", "tuple(range(guided.ndim))"),
-    (check_rescale, free, "cfg", "c, g = getattr(c, kind), getattr(g, kind)", "c, g = c.v, g.v"),
+    (check_rescale, free, "cfg", "rescaled(getattr(g, kind), getattr(c, kind), phi)", "rescaled(g.v, c.v, phi)"),
     (check_one_evaluation, free, "cfg_labels", "concatenate([labels, null])", "concatenate([null, labels])"),
     (check_one_evaluation, free, "cfg_labels", "(p.value[:n], p.value[n:])", "(p.value[:n], p.value[:n])"),
     (check_interval, free, "interval", "level.ratio > low", "level.ratio >= low"),
@@ -571,7 +634,7 @@ MUTANTS = [
     (check_interval, free, "interval", "level.lam >= low", "level.lam > low + .01"),
     (check_interval, free, "interval", "level.lam < high", "level.lam < high + .01"),
     (check_interval, free, "interval", "(inside if here else outside)", "(outside if here else inside)"),
-    (check_interval, free, "interval", "xp.where(here,", "xp.where(~here,"),
+    (check_interval, free, "interval", "xp.where(here, one,", "xp.where(~here, one,"),
     (check_autoguidance, free, "autoguidance", "(good(x, level), bad(x, level))", "(bad(x, level), good(x, level))"),
     (check_classifier, gradient, "classifier", "eps - scale * sigma", "eps + scale * sigma"),
     (check_classifier, gradient, "classifier", "eps - scale * sigma", "eps - scale * sigma ** 2"),

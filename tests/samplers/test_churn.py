@@ -133,13 +133,14 @@ def test_what_cannot_be_is_refused_by_name():
     grid, nameless = grids.karras(3), Grid([2., 1.], [1., 1.], [2., 1.], "mine")
     dark = Grid([2, 1, 0], [0., .7, 1.], [1., .8, 0.], "zero terminal SNR")
     for make, message in (
-            (lambda: module.churn(WORLD, grid, x, S_churn=-1.), "S_churn -1"),
-            (lambda: module.churn(WORLD, grid, x, S_churn=math.nan), "S_churn nan"),
-            (lambda: module.churn(WORLD, grid, x, S_churn=1., S_tmin=2., S_tmax=1.), "S_tmin 2"),
+            (lambda: module.churn(WORLD, grid, x, S_churn=-1.), "S_churn is -1"),
+            (lambda: module.churn(WORLD, grid, x, S_churn=math.nan), "S_churn is nan"),
+            (lambda: module.churn(WORLD, grid, x, S_churn=1., S_tmin=2., S_tmax=1.), "S_tmin is 2"),
             (lambda: module.churn(WORLD, grid, x, draws="some"), "draws is 'some'"),
             (lambda: module.churn(WORLD, dark, x), "starts at alpha = 0"),
             (lambda: module.churn(WORLD, nameless, x, S_churn=1., noise=lambda i: x), "names no family"),
-            (lambda: module.churn(WORLD, grids.discrete(LINEAR, 5), x, S_churn=1., noise=lambda i: x), "lambda is"),
+            (lambda: module.churn(WORLD, grids.discrete(LINEAR, 5), x, S_churn=1., noise=lambda i: x),
+             "churn: .* give S_tmax below .*lambda is"),
             (lambda: module.churn(WORLD, grid, x, S_churn=1.), "3 steps draw noise and none was given")):
         with pytest.raises(ValueError, match=message):
             next(make())

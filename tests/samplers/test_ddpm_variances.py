@@ -1,4 +1,5 @@
 """DDPM's step with any variance: its law, learned ones at 50 digits, the exact one. And mutants that must die."""
+import math
 from dataclasses import dataclass
 
 import mpmath as mp
@@ -121,6 +122,33 @@ def test_what_cannot_be_is_refused_by_name():
         module.gaussian_data(-1)
     with pytest.raises(ValueError, match="out has shape"):
         next(samplers.ddpm(WORLD, grid, x, module.learned(lambda p: np.ones(2)), lambda i: x))
+
+
+def test_a_variance_per_row_belongs_to_its_row_whatever_the_shape_of_x():
+    """Three rows of three entries, where a wrong axis would pass unseen: each row as if it were alone."""
+    grid, x = grids.karras(3, .1, 5.), Key(1).normal((3, 3))
+    z, var = Key(2).normal((3, 3)), np.array([.1, 2., .7])
+
+    def denoiser(y, level):
+        return Prediction("x0", 0 * y, y, level)
+    for dtype in (np.float64, np.float32):
+        got = next(samplers.ddpm(denoiser, grid, x.astype(dtype), lambda p, s, t: var, lambda i: z.astype(dtype))).x
+        assert got.dtype == dtype
+        for i in range(3):
+            alone = next(samplers.ddpm(denoiser, grid, x[i:i + 1], lambda p, s, t: float(var[i]), lambda _: z[i:i + 1]))
+            np.testing.assert_allclose(got[i:i + 1], alone.x, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("value, message", [
+    (-.1, "variance is -0.1"), (math.nan, "variance is nan"), (1j, "variance is 1j"), (None, "variance is None"),
+    (math.inf, "variance is inf"), (np.ones(2), r"float64 \(2,\)"), (np.ones((1, 4)), r"float64 \(1, 4\)"),
+    (np.ones(3, complex), "complex128"), (np.array([1., -1., 1.]), "negative or not finite"),
+    (np.array([1., np.nan, 1.]), "negative or not finite"), (np.full((3, 4), -1.), "negative or not finite")])
+def test_a_variance_that_is_none_is_refused(value, message):
+    x = np.ones((3, 4))
+    with pytest.raises(ValueError, match=message):
+        next(samplers.ddpm(lambda y, level: Prediction("x0", 0 * y, y, level), grids.karras(3), x,
+                           lambda p, s, t: value, lambda i: x))
 
 
 MUTANTS = [

@@ -270,7 +270,7 @@ BARE = Grid([2., 1., .5], [1., 1., 1.], [2., 1., .5], "bare")
     (GRID, {"order": 1, "r1": .5}, "r1 = 0.5 would be ignored"), (GRID, {"order": 2, "r2": .5}, "r2 = 0.5 would be"),
     (GRID, {"order": 2, "r1": 0.}, "r1 = 0: wanted"), (GRID, {"order": 2, "r1": 1.5}, "r1 = 1.5: wanted"),
     (GRID, {"order": 3, "r1": .7}, "r1 = 0.7, r2 = 0.666667"), (GRID, {"order": 3, "r2": 1.1}, "r2 = 1.1"),
-    (GRID, {"order": 2, "r1": math.nan}, "r1 = nan"), (BARE, {}, "grid bare: it names no family"),
+    (GRID, {"order": 2, "r1": math.nan}, "r1 is nan"), (BARE, {}, "grid bare: it names no family"),
     (BARE, {"form": "multi", "start": "single"}, "grid bare: it names no family")])
 def test_options_that_are_unknown_or_would_be_ignored_are_refused_before_any_work(grid, options, message):
     def denoiser(x, level):

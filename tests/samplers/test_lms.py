@@ -189,7 +189,7 @@ SHARED = [
     (check_ending, "min(order, S - i) - 1", "min(order, S - i + 1) - 1"),
     (check_order, "len(levels) + 1 < order", "len(levels) < order"),
     (check_order, "x = start(denoiser, grid, prediction, s)", "x = first_order(prediction, s)"),
-    (check_runge_kutta, "(start + end) / 2", "(start + 2 * end) / 3"),
+    (check_runge_kutta, "s.alpha)) / 2))", "s.alpha)) / 2.1))"),
     (check_runge_kutta, "k1 + 2 * k2 + 2 * k3 + k4", "k1 + 2.01 * k2 + 1.99 * k3 + 1.01 * k4"),
     (check_runge_kutta, "h / 6", "h / 6.01"),
     (check_runge_kutta, "h / 2 * k1", "h * k1"),
