@@ -2,7 +2,7 @@
 import numpy as np
 
 from refdiff import samplers
-from refdiff.process import affine, families, grids, schedules
+from refdiff.process import affine, families, family_grids, grids, schedules
 from refdiff.process.exact import Gaussian
 
 WORLD = Gaussian([.7, -.4], [[.5, .2], [.2, .3]])
@@ -19,15 +19,23 @@ def few():
 
 
 def many():
-    """From 5 to 1000 steps: the three rules on two schedules with both endings, Karras, flow, trigonometric."""
+    """From 5 to 1000 steps: every rule on two schedules with both endings, of sigma, of lambda and of a family's time."""
     yield from few()
     for schedule in (LINEAR, COSINE):
-        for rule in ("leading", "trailing", "linspace"):
+        for rule in ("leading", "trailing", "linspace", "stride"):
             yield from (grids.discrete(schedule, S, rule) for S in (5, 37, 200))
+        yield from (grids.discrete(schedule, S, "quadratic", final) for S, final in ((5, 0), (20, None)))
         yield grids.discrete(schedule, 50, "trailing", final=1)
         yield grids.every(schedule)
     yield grids.karras(1000, final=None)
     yield grids.karras(40)
+    yield grids.exponential(30, .01, 50.)
+    yield grids.polyexponential(50, .02, 20., rho=1.5, final=None)
+    yield family_grids.uniform_lambda(families.VP(), 100, .001)
+    yield family_grids.uniform_lambda(families.VP(), 20, .01, final="zero")
+    shifted = family_grids.shifted_flow(41, 3.)
+    yield grids.Grid(shifted.t[1:], shifted.alpha[1:], shifted.sigma[1:], f"{shifted.rule} from its second level",
+                     shifted.family)
     yield grids.on(families.Flow(), np.linspace(.99, .01, 300))
     yield grids.on(families.TrigFlow(), np.linspace(1.5, .1, 64))
 

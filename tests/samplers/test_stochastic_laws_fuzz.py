@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import standin
-from gaussian_law import COSINE, LINEAR, WORLD, check_law, noisy
+from gaussian_law import COSINE, LINEAR, WORLD, check_law, many, noisy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +88,29 @@ def test_the_law_is_that_of_the_recursion_for_any_grid_options_and_prediction(na
         sample, moves, draws = case(name, grid, of_kind(kind), data.draw)
         check_law(sample, moves, grid, draws)
     run()
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_has_the_law_of_its_recursion_on_every_grid(variance):
+    for grid in many():
+        check_law(lambda x, noise: samplers.ddpm(WORLD, grid, x, variance, noise),
+                  lambda: affine.steps(affine.ddpm_step(variance), grid, WORLD), grid, len(grid) - 1)
+
+
+@pytest.mark.parametrize("eta", [0., .3, 1.])
+def test_ddim_has_the_law_of_its_recursion_on_every_grid(eta):
+    for grid in many():
+        check_law(lambda x, noise: samplers.ddim(WORLD, grid, x, eta, noise),
+                  lambda: affine.steps(affine.ddim_step(eta), grid, WORLD), grid, len(grid) - 1 if eta else 0)
+
+
+def test_the_grids_of_the_law_are_of_every_rule_and_of_5_to_1000_steps():
+    made = list(many())
+    exponential = grids.exponential(30, .01, 50.).rule
+    for rule in [*grids.RULES, "every", "karras", "on", exponential, "polyexponential(n=50", "uniform_lambda",
+                 "shifted_flow"]:
+        assert any(grid.rule.startswith(rule) for grid in made), rule
+    assert min(map(len, made)) == 5 and max(map(len, made)) == 1000
 
 
 def test_sde_dpmpp_starts_from_a_level_without_signal():
