@@ -21,6 +21,7 @@ from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
 from .files import check_writable
 from .fit import TrainConfig, TrainingDiverged
+from .golden.audit_command import audit as auditing
 from .info import describe
 from .likelihood import METHODS, TRACES, bound as measure_bound, likelihood as measure_likelihood
 from .models import NetworkOptions, suggest
@@ -351,6 +352,9 @@ def verify(paper, page, markdown):
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} equations hold")
     if failed or problems:
         raise SystemExit(1)
+
+
+main.add_command(backend_option(auditing))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""One line of an audit: what was looked at, how it was judged, why, and the command that shows it again."""
+from dataclasses import asdict, dataclass, field
+
+STATUSES = ("pass", "convention", "deviation", "fail", "not-implemented")
+FIELDS = ("subject", "check", "status", "digits", "cause", "evidence", "reproduce")
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """A judgement. Statuses:
+
+    pass              agrees within the tolerance of the dtype it was computed in
+    convention        agrees with another published convention, which `cause` names
+    deviation         disagrees, and the user's table of expected deviations says why
+    fail              disagrees, raises, or returns what is not finite; `cause` says what it probably is
+    not-implemented   the adapter has no such method, or refuses these arguments with NotImplementedError
+    """
+
+    subject: str                # the class or function audited
+    check: str                  # the case's id, or the oracle's
+    status: str
+    digits: float | None        # of agreement; None where nothing was compared
+    cause: str
+    evidence: dict = field(default_factory=dict)        # numbers, as plain JSON
+    reproduce: str = ""
+
+    def __post_init__(self):
+        if self.status not in STATUSES:
+            raise ValueError(f"finding {self.check}: status is {self.status!r}, wanted one of {', '.join(STATUSES)}")
+
+    def as_dict(self):
+        """The seven fields, as plain JSON."""
+        return {name: asdict(self)[name] for name in FIELDS}
+
+
+def counts(findings):
+    """{status: how many}, in the order of STATUSES."""
+    return {status: sum(f.status == status for f in findings) for status in STATUSES}
+
+
+def shown(digits):
+    """Digits as they are printed."""
+    return "-" if digits is None else "all" if digits >= 17 else f"{digits:.1f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All that an audit found of one implementation, as the reports tell it."""
+
+    name: str
+    findings: list
+    version: str = ""
+    stale: list = field(default_factory=list)       # [(glob, reason, checks)]: expected deviations that pass now
+    cases: str = ""                                 # the calendar version of the golden cases
+
+    @property
+    def title(self):
+        return f"{self.name} {self.version}".strip()
+
+    @property
+    def counts(self):
+        return counts(self.findings)
+
+    @property
+    def failed(self):
+        """Whether there is a failure that nobody expects: exit status 1."""
+        return any(f.status == "fail" for f in self.findings)
+
+    @property
+    def summary(self):
+        """"312 pass, 4 convention, 2 fail; 40 not implemented"."""
+        said = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n and status != "not-implemented")
+        missing = self.counts["not-implemented"]
+        return (said or "nothing judged") + (f"; {missing} not implemented" if missing else "")
+
+    def groups(self):
+        """{first two parts of the check: [findings]}: what a table has a line for."""
+        made = {}
+        for f in self.findings:
+            made.setdefault("/".join(f.check.split("/")[:2]), []).append(f)
+        return made

@@ -1,0 +1,277 @@
+"""The line-JSON protocol: an implementation in any language, as a program that reads questions and writes answers.
+
+    refdiff audit --command './my_program'
+
+The program is started once. refdiff writes one JSON object per line to its standard input; the program writes one per
+line to its standard output and flushes it. What it writes to standard error is shown if it fails.
+
+    ->  {"id": 1, "operation": "schedule", "inputs": {"name": "linear", "T": 1000}}
+    <-  {"id": 1, "answer": {"alpha_bar": [1.0, 0.9999, ...]}}            numbers, nested lists, or an object of them
+    ->  {"id": 2, "operation": "frechet", "inputs": {...}}
+    <-  {"id": 2, "error": "not-implemented"}                                  no such operation: never a failure
+    <-  {"id": 3, "error": "T must be positive"}                               inputs that are refused
+
+A reply has the request's id, and either "answer" or "error" (a text; "not-implemented", alone or before a colon, means
+what it says). Operations are the methods of an adapter, their inputs its arguments; numbers are JSON numbers in full
+double precision, arrays are nested lists (x is a list of rows), and inf, -inf and nan are the strings "Infinity",
+"-Infinity", "NaN", in answers too. A program may ignore inputs it has no use for.
+
+The network and the noise of a trajectory cannot be written down, so the program asks for them while it answers:
+
+    ->  {"id": 7, "operation": "trajectory", "inputs": {"sampler": "ddim", ..., "x": [[0.3], [1.2]]}}
+    <-  {"id": 7, "call": "denoiser", "x": [[0.3], [1.2]], "t": 1000}          "sigma" is another name for "t"
+    ->  {"id": 7, "value": [[0.29], [1.1]]}
+    <-  {"id": 7, "call": "noise", "i": 0}
+    ->  {"id": 7, "value": [[-0.5], [0.7]]}
+    <-  {"id": 7, "answer": {"x": [[0.4], [0.9]]}}
+
+The operation "hello" comes first, with no inputs; its answer may be {"name": ..., "version": ..., "prediction": "eps",
+"operations": [...], "configurations": [{"sampler": "ddim", ...}]}, and "not-implemented" is as good. Standard input is
+closed at the end, on which the program exits. A reply that does not come in time, is no JSON, or has another id ends
+the program with an error that quotes it; for the next question it is started anew.
+"""
+import inspect
+import json
+import math
+import queue
+import shlex
+import subprocess
+import threading
+
+import numpy as np
+
+from .adapter import OPERATIONS, PREFIXES
+
+SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+LONGEST = 10 ** 8                   # characters of a line
+GONE = object()                     # in the queue: standard output was closed
+
+
+class ProtocolError(RuntimeError):
+    """The program broke the protocol: no answer in time, not JSON, another id, or it ended."""
+
+
+def to_json(value):
+    """A value as the protocol writes it: arrays as nested lists, what is not finite as a string."""
+    if isinstance(value, dict):
+        return {str(name): to_json(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(part) for part in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return to_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def from_json(value):
+    """Numbers for the three strings, all else as it came."""
+    if isinstance(value, dict):
+        return {name: from_json(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [from_json(part) for part in value]
+    return SPECIAL.get(value, value) if isinstance(value, str) else value
+
+
+class Program:
+    """An adapter that asks a program. command: a list, or a line split as a shell does. timeout: seconds per reply."""
+
+    def __init__(self, command, timeout=20.0):
+        self.command = shlex.split(command) if isinstance(command, str) else list(command)
+        if not self.command:
+            raise ValueError("audit: --command is empty, wanted a program and its arguments")
+        self.timeout, self.process, self.number = timeout, None, 0
+        self.lines, self.complaints = queue.Queue(), []
+        self._start()
+        said = self._hello()
+        self.name = str(said.get("name") or self.command[0].rpartition("/")[2])
+        self.version, self.prediction = str(said.get("version", "")), said.get("prediction", "eps")
+        self._offered = said.get("operations")
+        if isinstance(said.get("configurations"), list):
+            self.configurations = lambda: [dict(given) for given in said["configurations"]]
+
+    def _hello(self):
+        try:
+            said = self.ask("hello", {})
+        except NotImplementedError:
+            return {}
+        except ProtocolError as error:
+            self.close()
+            raise ValueError(f"audit: {error}") from error
+        except RuntimeError:
+            return {}                                            # an error of its own: it does not know hello
+        return said if isinstance(said, dict) else {}
+
+    def __getattr__(self, operation):
+        if operation not in OPERATIONS and not operation.startswith(PREFIXES):
+            raise AttributeError(operation)
+        offered = self.__dict__.get("_offered")
+        if isinstance(offered, list) and operation not in offered:
+            raise AttributeError(operation)
+        return lambda **inputs: self.ask(operation, inputs)
+
+    def __dir__(self):
+        return [*super().__dir__(), *(name for name in OPERATIONS if hasattr(self, name))]
+
+    # ---- the process
+
+    def _start(self):
+        self.close()
+        try:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace",
+                                            bufsize=1)
+        except OSError as error:
+            raise ValueError(f"audit: --command {shlex.join(self.command)}: cannot be started: {error.strerror}") \
+                from error
+        self.lines, self.complaints = queue.Queue(), []
+        for stream, take in ((self.process.stdout, self.lines.put), (self.process.stderr, self.complaints.append)):
+            threading.Thread(target=_pump, args=(stream, take, self.lines if take == self.lines.put else None),
+                             daemon=True).start()
+
+    def close(self):
+        """End the program: its input is closed, and after two seconds it is killed."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        try:
+            process.stdin.close()
+        except OSError:
+            pass
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _broken(self, why, kill=True):
+        complaint = "".join(self.complaints[-3:]).strip()
+        if kill and self.process is not None:
+            self.process.kill()
+        code = self.process.poll() if self.process is not None and not kill else None
+        self.close()
+        return ProtocolError(f"{self.command[0]}: {why}" + (f" (exit status {code})" if code is not None else "")
+                             + (f"; it said: {complaint[-300:]}" if complaint else ""))
+
+    # ---- one question
+
+    def ask(self, operation, inputs):
+        """The answer. Raises NotImplementedError, RuntimeError with the program's own error, or ProtocolError."""
+        if self.process is None:
+            self._start()
+        self.number += 1
+        functions = {name: value for name, value in inputs.items() if callable(value)}
+        plain = {name: to_json(value) for name, value in inputs.items() if name not in functions}
+        self._write({"id": self.number, "operation": operation, "inputs": plain})
+        while True:
+            reply = self._read(operation)
+            if "call" in reply:
+                self._write({"id": self.number, "value": self._called(reply, functions)})
+            elif "error" in reply:
+                said = str(reply["error"])
+                missing = said.partition(":")[0].strip() == "not-implemented"
+                raise (NotImplementedError if missing else RuntimeError)(said)
+            else:
+                return _arrays(from_json(reply["answer"]))
+
+    def _write(self, message):
+        try:
+            self.process.stdin.write(json.dumps(message, allow_nan=False) + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            self.process.wait()
+            raise self._broken("ended before it was asked", kill=False) from None
+
+    def _read(self, operation):
+        try:
+            line = self.lines.get(timeout=self.timeout)
+        except queue.Empty:
+            raise self._broken(f"no reply to {operation} in {self.timeout:g} s") from None
+        if line is GONE:
+            self.process.wait()
+            raise self._broken(f"ended without a reply to {operation}", kill=False)
+        shown = repr(line.strip()[:80])
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            raise self._broken(f"replied {shown} to {operation}, wanted one line of JSON") from None
+        if not isinstance(reply, dict) or reply.get("id") != self.number or len(
+                {"answer", "error", "call"} & set(reply)) != 1:
+            raise self._broken(f"replied {shown} to {operation}, wanted an object with \"id\": {self.number} and one "
+                               "of answer, error, call")
+        return reply
+
+    def _called(self, reply, functions):
+        name = reply["call"]
+        if name not in functions:
+            wanted = ", ".join(functions) or "no call: there is nothing to ask"
+            raise self._broken(f"called {name!r}, wanted {wanted}")
+        try:
+            if name == "noise":
+                return to_json(np.asarray(functions[name](int(reply["i"]))))
+            time = reply["t"] if "t" in reply else reply["sigma"]
+            return to_json(np.asarray(functions[name](np.array(from_json(reply["x"]), dtype=np.float64), float(time))))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise self._broken(f"called {name} with {sorted(reply)}: {type(error).__name__}: {error}") from error
+
+
+def _pump(stream, take, ended):
+    """Every line of a stream, as it comes; a line without end is cut."""
+    while line := stream.readline(LONGEST):
+        take(line)
+    if ended is not None:
+        ended.put(GONE)
+
+
+def _arrays(answer):
+    """Lists as float64 arrays, in an object too. Raises TypeError for what is not numbers."""
+    if isinstance(answer, dict):
+        return {name: _arrays(part) for name, part in answer.items() if part is not None}
+    try:
+        return np.array(answer, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the answer {str(answer)[:60]!r} is not numbers") from error
+
+
+def serve(adapter, source, target):
+    """Answer the protocol with a Python adapter: the program's side, for tests and as a pattern.
+
+    source and target are text files; ends when source does.
+    """
+    def send(message):
+        target.write(json.dumps(to_json(message), allow_nan=False) + "\n")
+        target.flush()
+
+    for line in source:
+        request = json.loads(line)
+        number, operation = request["id"], request["operation"]
+
+        def asked(**message):
+            send({"id": number, **message})
+            return np.array(from_json(json.loads(source.readline())["value"]), dtype=np.float64)
+
+        inputs = _with_calls(getattr(adapter, operation, None), from_json(request["inputs"]), asked)
+        try:
+            if operation == "hello":
+                answer = {"name": getattr(adapter, "name", ""), "version": getattr(adapter, "version", "")}
+            elif not hasattr(adapter, operation):
+                raise NotImplementedError(operation)
+            else:
+                answer = getattr(adapter, operation)(**inputs)
+            send({"id": number, "answer": answer})
+        except NotImplementedError as error:
+            send({"id": number, "error": f"not-implemented: {error}"})
+        except Exception as error:
+            send({"id": number, "error": f"{type(error).__name__}: {error}"})
+
+
+def _with_calls(method, inputs, asked):
+    """A trajectory's inputs with arrays for lists, and functions that ask the other side."""
+    inputs = {name: np.array(value, dtype=np.float64) if isinstance(value, list) else value
+              for name, value in inputs.items()}
+    wanted = inspect.signature(method).parameters if callable(method) else {}
+    if "denoiser" in wanted:
+        inputs["denoiser"] = lambda x, t: asked(call="denoiser", x=x, t=float(t))
+    if "noise" in wanted and "denoiser" in wanted:
+        inputs["noise"] = lambda i: asked(call="noise", i=int(i))
+    return inputs

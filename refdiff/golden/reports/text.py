@@ -1,0 +1,91 @@
+"""The terminal's table and the Markdown page: a line per family of checks, then every difference with its cause."""
+from ..finding import STATUSES, shown
+
+HEAD = ("check", "pass", "convention", "deviation", "fail", "not impl.", "digits")
+MOST = 12                           # differences told in full in the terminal, one for each subject and cause
+
+
+def rows(report):
+    """One row of cells per family, as HEAD names them; digits are the least of what passes."""
+    made = []
+    for group, findings in report.groups().items():
+        numbers = [sum(f.status == status for f in findings) for status in STATUSES]
+        agreed = [f.digits for f in findings if f.status == "pass" and f.digits is not None]
+        made.append((group, *(str(n) if n else "." for n in numbers), shown(min(agreed)) if agreed else "-"))
+    return made
+
+
+def columns(lines):
+    """Rows of cells as lines of text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+
+
+def together(findings):
+    """[(finding, others)]: findings of one subject, status and cause as one, with how many there are besides."""
+    made = {}
+    for f in findings:
+        made.setdefault((f.subject, f.status, f.cause), []).append(f)
+    return [(same[0], len(same) - 1) for same in made.values()]
+
+
+def differences(report, statuses=("fail", "deviation", "convention")):
+    """The findings that differ, failures first."""
+    return [f for status in statuses for f in report.findings if f.status == status]
+
+
+def terminal(report, most=MOST):
+    """The report as lines of text."""
+    lines = [report.title, "", *columns([HEAD, *rows(report)]), ""]
+    told = together(differences(report))
+    for f, others in told[:most]:
+        lines += [f"{f.status.upper():10} {f.check}" + (f"  (and {others} more)" if others else ""),
+                  f"           {f.subject}: {f.cause or 'no cause found'}",
+                  f"           {shown(f.digits)} digits; {f.reproduce}"]
+    if len(told) > most:
+        lines.append(f"... and {len(told) - most} more; --markdown or --html tells all of them")
+    lines += stale(report)
+    return [*lines, *([""] if lines[-1] else []), report.summary]
+
+
+def stale(report):
+    """What was expected to deviate and does not."""
+    return [f"UNEXPECTED PASS  {glob} ({reason}): " + (f"{len(checks)} checks pass; take the entry out" if checks else
+                                                      "matches no check; correct the entry or take it out")
+            for glob, reason, checks in report.stale]
+
+
+def _cell(text):
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def markdown(report):
+    """The same as a page, with the numbers of every difference."""
+    lines = [f"# Audit of {report.title}", "",
+             f"{report.summary}. Written by `refdiff audit`"
+             + (f", golden cases {report.cases}" if report.cases else "") + ".",
+             "Digits: the least agreement of the checks that pass, relative to the largest entry wanted; `all`: the",
+             "same bits.", "", "| " + " | ".join(HEAD) + " |", "| --- " + "| ---: " * (len(HEAD) - 1) + "|",
+             *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows(report)), ""]
+    for title, status in (("Failures", "fail"), ("Expected deviations", "deviation"),
+                          ("Other published conventions", "convention")):
+        chosen = together(differences(report, (status,)))
+        if chosen:
+            lines += [f"## {title}", ""]
+        for f, others in chosen:
+            lines += [f"### `{f.check}`" + (f" and {others} more" if others else ""), "",
+                      f"{_cell(f.subject)}: {_cell(f.cause or 'no cause found')}.", "",
+                      f"- digits: {shown(f.digits)}",
+                      *(f"- {_cell(name)}: {_cell(number(value))}" for name, value in f.evidence.items()),
+                      f"- `{f.reproduce}`", ""]
+    lines += [f"- {_cell(line)}" for line in stale(report)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def number(value):
+    """Evidence as it is printed: floats with six digits, at most eight of a list."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(number(v) for v in value[:8]) + (", ..." if len(value) > 8 else "")
+    return str(value)
