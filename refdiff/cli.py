@@ -157,7 +157,8 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
     "Class of all images; the number of classes stands for no class.  [default: every class in turn]"))
 @click.option("--seed", type=click.IntRange(0, 2 ** 63 - 1), default=0, show_default=True, help=(
     "Of every random number."))
-@click.option("--eta", type=click.FloatRange(0, 1), help="Noise of ddim, 1 is ddpm's.  [default: 0]")
+@click.option("--eta", type=click.FloatRange(0, 1), help=(
+    "Noise of ddim (1 is ddpm's) or euler_ancestral.  [default: the sampler's own, 0 and 1]"))
 @click.option("--scale", type=float, help=(
     "Classifier-free guidance u + s (c - u) at this s; 1 is none. Papers' w is s - 1.  [default: none]"))
 @click.option("--option", "others", multiple=True, metavar="NAME=VALUE", help=(
@@ -186,12 +187,11 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, scale, others, s
     if sigmas and steps not in (None, len(sigmas)):
         raise ValueError(f"sample: --steps {steps} and {len(sigmas)} --sigmas; one step is made per sigma, "
                          "give one of the two")
-    if eta is not None and sampler != "ddim":
-        raise ValueError(f"sample: --eta belongs to ddim, not to {sampler}; leave it away, or add --sampler ddim")
+    chosen = parse_options(others if eta is None else (*others, f"eta={eta}"))
     steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
     levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
     images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas, scale,
-                                  **parse_options(others), **({} if eta is None else {"eta": eta}))
+                                  chosen)
     write(images, labels if labels is not None and (labels < len(classes)).all() else None)
     click.echo(f"{out}: {count} images by {sampler} in {steps} steps")
 
@@ -201,8 +201,8 @@ def parse_options(pairs):
     options = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier() or name in options or name == "eta":
-            raise ValueError(f"sample: --option is {pair!r}, wanted NAME=VALUE, each name once, and --eta for eta")
+        if not equals or not name.isidentifier() or name in options:
+            raise ValueError(f"sample: --option is {pair!r}, wanted NAME=VALUE, each name once (--eta gives eta)")
         try:
             options[name] = json.loads(value)
         except json.JSONDecodeError:
@@ -303,6 +303,8 @@ def orders(plot, markdown):
     """Compare the order of convergence that every solver claims with the observed one."""
     for target in filter(None, (plot, markdown)):
         check_writable(target)
+    if plot and Path(plot).suffix != ".png":
+        raise ValueError(f"orders: --plot is {plot}, wanted a name that ends in .png")
     with tqdm(total=len(ordering.CLAIMS) * len(ordering.GRIDS), unit=" claims", leave=False, disable=None) as bar:
         found = ordering.measure(bar.update)
     if plot:
@@ -324,7 +326,7 @@ def claims(number, markdown):
     if markdown:
         check_writable(markdown)
     settled = []
-    for one in number or sorted(settling.CLAIMS):
+    for one in settling.known(number):
         settled.append(settling.settle(one))
         click.echo("\n".join(settling.lines(settled[-1])) + "\n")
     if markdown:

@@ -1,6 +1,6 @@
 """Samples from a checkpoint: a sampler's name and a number of steps, made into images.
 
-    images = sample(checkpoint, "heun", steps=18, count=100, label=7, seed=0)
+    images, labels = sample(checkpoint, "heun", steps=18, count=100, label=7, seed=0)
 """
 import inspect
 from typing import NamedTuple
@@ -70,13 +70,18 @@ def make_grid(sampling, steps):
 
 
 def check_options(sampler, options):
-    """Refuse an option that a sampler has not: its own come after (denoiser, grid, x), and noise is not asked for."""
-    signature = inspect.signature(SAMPLERS[sampler])
-    try:
-        signature.bind(None, None, None, **options)
-    except TypeError as error:
-        own = [name for name in list(signature.parameters)[3:] if name != "noise"]
-        raise ValueError(f"sample: {sampler}: {error}, wanted one of its options: {', '.join(own) or 'none'}") from None
+    """Refuse an option that a sampler has not: its own come after (denoiser, grid, x).
+
+    The noise is drawn by the seed, and what consistency sampling is given follows from the checkpoint and its sigmas.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sample: sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
+    own = [name for name in list(inspect.signature(SAMPLERS[sampler]).parameters)[3:] if name != "noise"]
+    own = [] if sampler == "consistency" else own
+    for name in options:
+        if name not in own:
+            raise ValueError(f"sample: {sampler}: there is no {name!r} to be chosen, wanted one of its options: "
+                             f"{', '.join(own) or 'none'}")
 
 
 def guided(sampling, labels, scale, workers=None):
@@ -91,13 +96,14 @@ def guided(sampling, labels, scale, workers=None):
     return cfg_labels(labelled, labels, labels * 0 + sampling.classes, scale=scale)
 
 
-def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, **options):
+def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, options=None):
     """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64.
 
-    scale s: classifier-free guidance u + s (c - u), two evaluations for one; None or 1 is none.
+    options: a dict of the sampler's own. scale s: classifier-free guidance u + s (c - u), two evaluations for one; None
+    or 1 is none.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sample: sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
+    options = dict(options or {})
+    check_options(sampler, options)
     if sampling.distilled != (sampler == "consistency"):
         raise ValueError(f"sample: sampler {sampler!r} needs a checkpoint that refdiff "
                          f"{'train' if sampling.distilled else 'distill'} wrote")
@@ -118,7 +124,6 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
                              "student has seen; start there or lower")
         return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
                                  noise_from(key, z))
-    check_options(sampler, options)
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if "noise" in inspect.signature(SAMPLERS[sampler]).parameters:
@@ -149,8 +154,12 @@ def choose_labels(classes, count, label=None):
     return backend.asarray(np.full(count, label))
 
 
-def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, scale=None, **options):
-    """(images float32 (count, h, w, c) in [-1, 1], labels (count,) or None) from a checkpoint's moving average."""
+def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, scale=None, options=None):
+    """(images float32 (count, h, w, c) in [-1, 1], labels (count,) or None) from a checkpoint's moving average.
+
+    options: a dict of the sampler's own, such as {"eta": 0.5}.
+    """
+    check_options(sampler, options or {})
     if count < 1:
         raise ValueError(f"sample: count is {count}, wanted an integer >= 1")
     sampling = open_sampling(checkpoint)
@@ -158,6 +167,6 @@ def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sig
     with Workers(threads) as workers:
         x = None
         for state in states(sampling, sampler, steps, labels, Key(seed).fold("sample"), workers, count, sigmas,
-                            scale, **options):
+                            scale, options):
             x = state.x
     return to_images(sampling, x), None if labels is None else backend.to_host(labels)

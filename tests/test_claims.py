@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from refdiff import claims
 from refdiff.claims import training
+from refdiff.cli import main
 from refdiff.process import schedules
 
 PAGE = Path(__file__).resolve().parents[1] / "papers" / "claims.md"
@@ -106,6 +108,13 @@ def test_an_unknown_claim_is_refused():
         claims.settle(12)
     with pytest.raises(ValueError, match="verdict is 'maybe'"):
         claims.Settled(1, "", "maybe", "", ())
+
+
+def test_all_numbers_are_known_before_the_first_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr("refdiff.cli.settling.settle", None)
+    done = CliRunner().invoke(main, ["claims", "5", "99", "--markdown", str(tmp_path / "c.md")])
+    assert done.exit_code == 2 and "none with the number 99" in done.output
+    assert claims.known([5, 2]) == [5, 2] and claims.known() == sorted(claims.CLAIMS)
 
 
 SLOW = {10}

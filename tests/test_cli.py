@@ -148,7 +148,16 @@ def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
     assert "label is 11, wanted 0..9, or 10" in refdiff(*sample, "--label", 11, ok=False)
     assert "--resume" in refdiff("train", "--steps", 4, "--out", runs, *SMALL, ok=False)
     assert "--sigmas belongs to consistency" in refdiff(*sample, "--sigmas", "20", ok=False)
-    assert "--eta belongs to ddim, not to heun" in refdiff(*sample, "--eta", 1, ok=False)
+    assert "heun: there is no 'eta' to be chosen" in refdiff(*sample, "--eta", 1, ok=False)
+    assert "each name once (--eta gives eta)" in refdiff(*sample, "--sampler", "ddim", "--eta", 1, "--option", "eta=1",
+                                                         ok=False)
+    for option, sampler, said in (
+            ("steps=3", "ddim", "there is no 'steps'"), ("noise=1", "ddpm", "there is no 'noise'"),
+            ("tau=x", "sde_dpmpp", "tau is 'x'"), ("S_churn=abc", "churn", "S_churn is 'abc'"),
+            ("start=[1]", "unipc", "start is [1]"), ("predictor={}", "predictor_corrector", "predictor is {}"),
+            ("variance=[1]", "ddpm", "variance is [1]"), ("floor=0", "adaptive", "floor is 0"),
+            ("order=true", "sde_dpmpp", "order is True"), ("r1=\"x\"", "dpm", "r1 is 'x'")):
+        assert said in refdiff(*sample, "--sampler", sampler, "--option", option, "--steps", 2, "--count", 2, ok=False)
     student = ["sample", runs / "distilled.h5", "--out", tmp_path / "x.npy"]
     assert "one step is made per sigma" in refdiff(*student, "--steps", 1, "--sigmas", "20,1", ok=False)
     assert "sigma 100 is above 80" in refdiff(*student, "--sigmas", "100,1", ok=False)
@@ -168,6 +177,26 @@ def test_what_cannot_be_written_is_refused_before_any_work(runs, tmp_path, monke
                refdiff("evaluate", runs / "x.h5", "--json", tmp_path / "file" / "x.json", ok=False)]
     assert all("cannot be written" in said for said in refused)
     assert "is a folder" in refdiff("sample", runs / "checkpoint.h5", "--out", tmp_path / "x.npy", ok=False)
+
+
+def test_eta_is_given_to_every_sampler_that_has_it_in_either_form(runs, tmp_path):
+    drawn = {}
+    for sampler in ("ddim", "euler_ancestral"):
+        for given in (["--eta", .3], ["--option", "eta=0.3"], []):
+            refdiff("sample", runs / "checkpoint.h5", "--sampler", sampler, *given, "--steps", 3, "--count", 2, "--out",
+                    tmp_path / "x.npy")
+            drawn[sampler, " ".join(map(str, given[:1]))] = np.load(tmp_path / "x.npy")
+    for sampler in ("ddim", "euler_ancestral"):
+        np.testing.assert_array_equal(drawn[sampler, "--eta"], drawn[sampler, "--option"])
+        assert not np.array_equal(drawn[sampler, "--eta"], drawn[sampler, ""])
+    np.testing.assert_array_equal(drawn["ddim", "--eta"], drawn["euler_ancestral", "--eta"])
+
+
+def test_the_adaptive_solver_samples_a_network_of_a_discrete_schedule(tmp_path):
+    refdiff("train", "--prediction", "v", "--process", "cosine", "--steps", 2, "--out", tmp_path, *SMALL)
+    refdiff("sample", tmp_path / "checkpoint.h5", "--sampler", "adaptive", "--option", "rtol=0.1", "--option",
+            "atol=0.1", "--steps", 2, "--count", 2, "--out", tmp_path / "x.npy")
+    assert np.isfinite(np.load(tmp_path / "x.npy")).all()
 
 
 def test_samples_never_replace_a_checkpoint(runs):

@@ -35,3 +35,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(monkeypatch, 
     (tmp_path / "file").write_text("")
     done = run(monkeypatch, CLAIMS, "--plot", tmp_path / "file" / "o.png")
     assert done.exit_code == 2
+
+
+def test_a_plot_that_is_no_png_is_refused_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(orders, "measure", None)
+    done = run(monkeypatch, CLAIMS, "--plot", tmp_path / "o.jpg")
+    assert done.exit_code == 2 and "o.jpg, wanted a name that ends in .png" in done.output.replace("\n", "")
+    assert not (tmp_path / "o.jpg").exists()

@@ -5,6 +5,6 @@
 A claim is a function that measures and returns a Settled; its number is that of the list which papers/claims.md shows.
 """
 from . import losses, noise, samplers, training
-from .settled import CLAIMS, Settled, lines, markdown, settle
+from .settled import CLAIMS, Settled, known, lines, markdown, settle
 
-__all__ = ["CLAIMS", "Settled", "lines", "losses", "markdown", "noise", "samplers", "settle", "training"]
+__all__ = ["CLAIMS", "Settled", "known", "lines", "losses", "markdown", "noise", "samplers", "settle", "training"]

@@ -26,7 +26,7 @@ def test_the_noise_of_every_step_is_independent_of_the_start_and_of_the_others(m
     """Correlations of 6,400 pairs within five standard errors; the start has the first level's deviation."""
     met = {}
 
-    def spy(denoiser, levels, x, *rest, noise=None, **others):
+    def spy(denoiser, levels, x, *rest, eta=0.0, noise=None):
         met.update(x=x, noise=noise if noise is not None else rest[-1], levels=levels)
         return iter(())
     monkeypatch.setitem(room.SAMPLERS, sampler, spy)
@@ -36,7 +36,7 @@ def test_the_noise_of_every_step_is_independent_of_the_start_and_of_the_others(m
     labels = room.choose_labels(3, COUNT)
     draws = []
     for seed in (1, 1, 2):
-        room.states(sampling, sampler, STEPS, labels, Key(seed), **options)
+        room.states(sampling, sampler, STEPS, labels, Key(seed), options=options)
         draws.append([met["x"], *(met["noise"](i) for i in range(STEPS - 1))])
     for one, again, other in zip(*draws):
         assert np.array_equal(one, again) and not np.array_equal(one, other)
@@ -63,6 +63,19 @@ def test_an_option_that_the_sampler_has_not_is_refused_by_name():
     with pytest.raises(ValueError, match="ddim: .*'order'.*eta"):
         room.check_options("ddim", {"order": 3})
     room.check_options("ddim", {"eta": .5})
+
+
+OTHERS = ["steps", "scale", "seed", "count", "label", "labels", "threads", "sampler", "checkpoint", "sigmas", "key",
+          "workers", "sampling", "noise", "x", "denoiser", "grid", "options"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_option_of_the_sampler_is_refused_before_the_checkpoint_is_opened(name):
+    for sampler in ("heun", "ddpm", "consistency"):
+        with pytest.raises(ValueError, match=f"sample: {sampler}: there is no '{name}'"):
+            room.sample(None, sampler, 3, 2, options={name: 1})
+    with pytest.raises(ValueError, match="consistency: there is no 'sigma_min'"):
+        room.sample(None, "consistency", 3, 2, options={"sigma_min": 1.})
 
 
 def opened(classes=3, distilled=False):
