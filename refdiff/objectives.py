@@ -122,16 +122,16 @@ def step_forward(schedule, t, x0, x_t, x0_hat, log_var, first="next", cdf="exact
     small = expand(log_variances(schedule, t, first)[0], x0)
     kl, s_kl = gaussian_kl.forward(mean, log_var, q_mean, 0 * x0 + small)
     nll, s_nll = binned_normal.forward(mean, log_var, x0, cdf=cdf, levels=levels)
-    clean = expand(np.asarray(t == 1, np.float64), x0)                          # 1 where the term is the decoder's
-    return clean * nll + (1 - clean) * kl, (s_kl, s_nll, clean, expand(posterior(s, level).c_x0, x0))
+    clean = expand(np.asarray(t == 1, np.float64), x0) != 0                     # where the term is the decoder's
+    return backend.of(x0=x0).where(clean, nll, kl), (s_kl, s_nll, clean, expand(posterior(s, level).c_x0, x0))
 
 
 def step_backward(saved, dnats):
     """(dx0_hat, dlog_var); the mean moves by c_x0 dx0_hat."""
     s_kl, s_nll, clean, c_x0 = saved
-    kl = gaussian_kl.backward(s_kl, (1 - clean) * dnats)
-    nll = binned_normal.backward(s_nll, clean * dnats)
-    return c_x0 * (kl[0] + nll[0]), kl[1] + nll[1]
+    kl, nll = gaussian_kl.backward(s_kl, dnats), binned_normal.backward(s_nll, dnats)
+    dmean, dlog_var = (backend.of(clean=clean).where(clean, b, a) for a, b in zip(kl, nll))
+    return c_x0 * dmean, dlog_var
 
 
 def hybrid_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, weighting="simple", lam=1e-3, scale="sum",

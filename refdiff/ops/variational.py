@@ -96,8 +96,8 @@ def binned_normal_forward(mean, log_var, x, cdf="exact", levels=256):
     half = 1 / (levels - 1)
     b, a = (d + half) * precision, (d - half) * precision
     has_b, has_a = pixel < 1 - half, pixel > half - 1                           # an open bin lacks that end
-    log_b = has_b * log_cdf(b)
-    left = has_a * xp.exp(log_cdf(a) - log_b)                                   # F(a)/F(b)
+    log_b = xp.where(has_b, log_cdf(b), 0)
+    left = xp.where(has_a, xp.exp(log_cdf(a) - log_b), 0)                       # F(a)/F(b)
     return -(log_b + xp.log1p(-left)), (b, a, has_b, left, flip, precision, cdf)
 
 

@@ -64,8 +64,7 @@ def bin_nats(x, mean, log_var, cdf="exact", levels=256):
     """
     xp = alike("bin_nats", x=x, mean=mean)
     [log_var] = _fitting("bin_nats", x, log_var=log_var)
-    if cdf not in ("exact", "tanh"):
-        raise ValueError(f"bin_nats: cdf is {cdf!r}, wanted 'exact' or 'tanh'")
+    check_cdf(cdf)
     check_levels(levels)
     if not float(abs(x).max()) <= 1:
         raise ValueError(f"bin_nats: x runs from {float(x.min()):.4g} to {float(x.max()):.4g}, wanted grey levels in "
@@ -85,6 +84,7 @@ def decoder_nats(x0, mean, log_var, cdf="exact", levels=256, center=0.0):
 
     levels = 0 is for continuous data: -log N(x_0; mean, e^log_var), a density's, which may be negative.
     """
+    check_levels(levels, continuous=True)
     if levels:
         return bin_nats(grey_levels(x0 + center, levels).clip(-1, 1), mean + center, log_var, cdf, levels)
     xp = alike("decoder_nats", x0=x0, mean=mean)
@@ -103,9 +103,17 @@ def grey_levels(x, levels):
     return whole * (2 / (levels - 1)) - 1
 
 
-def check_levels(levels):
-    if isinstance(levels, bool) or not isinstance(levels, (int, np.integer)) or levels < 2:
-        raise ValueError(f"grey levels: levels is {levels!r}, wanted an integer >= 2")
+def check_levels(levels, continuous=False):
+    """Refuses all but integers >= 2, and 0 where continuous data may be meant."""
+    whole = isinstance(levels, (int, np.integer)) and not isinstance(levels, bool)
+    if not (whole and (levels >= 2 or continuous and levels == 0)):
+        raise ValueError(f"grey levels: levels is {levels!r}, wanted an integer >= 2"
+                         + (", or 0 for continuous data" if continuous else ""))
+
+
+def check_cdf(cdf):
+    if cdf not in ("exact", "tanh"):
+        raise ValueError(f"decoder: cdf is {cdf!r}, wanted 'exact' or 'tanh'")
 
 
 # ---- the variance of p(x_{t-1} | x_t)
@@ -204,6 +212,10 @@ def variational_bound(denoiser, schedule, x0, noise, variance="small", first="ne
     p is the chain's law, not that of the PF-ODE: they differ until T is large.
     """
     xp, n = backend.of(x0=x0), len(x0)
+    check_cdf(cdf)
+    check_levels(levels, continuous=True)
+    if levels:
+        grey_levels(x0 + center, levels)
     terms = []
     for t in range(1, schedule.T + 1):
         level, times = schedule.level(t), np.full(n, t)

@@ -44,6 +44,8 @@ class Gaussian(World):
         if self.mean.ndim != 1 or self.cov.shape != (self.dim, self.dim):
             raise ValueError(f"Gaussian: mean has shape {self.mean.shape} and cov {self.cov.shape}, "
                              "wanted (d,) and (d, d)")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.cov).all()):
+            raise ValueError(f"Gaussian: mean {self.mean} and cov {self.cov.tolist()}, wanted finite numbers")
         if not np.allclose(self.cov, self.cov.T, rtol=1e-12, atol=0):
             raise ValueError("Gaussian: cov is not symmetric")
         self.w, self.U = np.linalg.eigh(self.cov)
@@ -96,6 +98,12 @@ class Gaussian(World):
         return Gaussian(level.alpha * self.mean, level.alpha ** 2 * self.cov + level.sigma ** 2 * np.eye(self.dim))
 
 
+def _sizes(weights):
+    """Whether they can be normalised: every one > 0, and their sum finite."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(weights > 0)) and math.isfinite(weights.sum())
+
+
 class Mixture(World):
     """x_0 ~ sum_k weights_k N(means_k, covs_k): weights (k,), means (k, d), covs (k, d, d); in 1-D all may be (k,).
 
@@ -105,8 +113,9 @@ class Mixture(World):
 
     def __init__(self, weights, means, covs):
         weights = np.asarray(weights, dtype=np.float64)
-        if weights.ndim != 1 or not len(weights) == len(means) == len(covs) > 0 or not np.all(weights > 0):
-            raise ValueError("Mixture: wanted as many means and covs as weights, at least one, and every weight > 0")
+        if weights.ndim != 1 or not len(weights) == len(means) == len(covs) > 0 or not _sizes(weights):
+            raise ValueError("Mixture: wanted as many means and covs as weights, at least one, and every weight > 0 "
+                             "and finite")
         self.weights = weights / weights.sum()
         self.components = [Gaussian(mean, cov) for mean, cov in zip(means, covs)]
         self.dim = self.components[0].dim
@@ -212,8 +221,9 @@ class FiniteData(World):
         if self.points.ndim != 2 or not self.points.size or not np.isfinite(self.points).all():
             raise ValueError(f"FiniteData: points have shape {points.shape}, wanted (k, d), finite; flatten images")
         weights = np.ones(len(points)) if weights is None else np.asarray(weights, dtype=np.float64)
-        if weights.shape != points.shape[:1] or not np.all(weights > 0):
-            raise ValueError(f"FiniteData: weights have shape {weights.shape}, wanted ({len(points)},), every one > 0")
+        if weights.shape != points.shape[:1] or not _sizes(weights):
+            raise ValueError(f"FiniteData: weights have shape {weights.shape}, wanted ({len(points)},), every one > 0 "
+                             "and finite")
         self.weights = weights / weights.sum()
         self.dim = self.points.shape[1]
 

@@ -160,8 +160,13 @@ class Flow(Family):
 def dynamic_shift(tokens, base=(256, 0.5), top=(4096, 1.15)):
     """The shift e^mu of an image in tokens: mu is the line through (tokens, mu) = base and top. [SD3 sec. 5.3.2]"""
     positive("flow, dynamic shift", tokens=tokens)
-    slope = (top[1] - base[1]) / (top[0] - base[0])
-    return math.exp(base[1] + slope * (tokens - base[0]))
+    if not (all(map(math.isfinite, (*base, *top))) and base[0] != top[0]):
+        raise ValueError(f"flow, dynamic shift: base {base} and top {top}, wanted finite numbers and different tokens")
+    mu = base[1] + (top[1] - base[1]) / (top[0] - base[0]) * (tokens - base[0])
+    if not abs(mu) < 700:
+        raise ValueError(f"flow, dynamic shift: mu is {mu:g} at {tokens:g} tokens, and e^mu is no number; wanted "
+                         "|mu| < 700")
+    return math.exp(mu)
 
 
 @dataclass(frozen=True)

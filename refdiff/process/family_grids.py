@@ -59,7 +59,7 @@ def uniform_time(family, steps, end=0.0, start=None, power=1.0, final=None):
     if final == "zero" and end == family.t_min and len(w) > 1:
         raise ValueError(f"grid {rule} of {family.rule}: it visits t = {end:g} before its final level; wanted end > "
                          f"{end:g}, or final=None")
-    t = (start ** (1 / power) + w * (end ** (1 / power) - start ** (1 / power))) ** power
+    t = start * (1 + w * ((end / start) ** (1 / power) - 1)) ** power
     t[-1], t[0] = end, start
     return _finish(family, [family.level(float(x)) for x in t], rule, final)
 

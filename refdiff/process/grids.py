@@ -35,6 +35,8 @@ class Grid:
                              "wanted (S+1,) each with S >= 1 steps")
         if not (np.all(alpha >= 0) and np.all(sigma >= 0) and np.all(np.isfinite(alpha + sigma))):
             raise ValueError(f"grid {self.rule}: alpha and sigma must be finite and >= 0")
+        if t.dtype.kind not in "iuf" or not np.all(np.isfinite(t)):
+            raise ValueError(f"grid {self.rule}: the times t are {t.dtype} {t}, wanted finite numbers")
         flat = np.flatnonzero(~(alpha[1:] * sigma[:-1] > alpha[:-1] * sigma[1:]))    # alpha/sigma must grow
         if len(flat):
             i = int(flat[0])
@@ -141,6 +143,8 @@ def at_times(schedule, times, rule="at_times"):
     """A schedule's levels at given integer times, strictly decreasing, the last being the level to end on."""
     times = np.asarray(list(times))
     rule = f"{rule} of {schedule.rule}"
+    if times.dtype.kind not in "iu":
+        raise ValueError(f"grid {rule}: times are {times.tolist()!r}, wanted integers, at least two")
     if times.ndim == 1 and np.any(np.diff(times) >= 0):
         i = int(np.flatnonzero(np.diff(times) >= 0)[0])
         raise ValueError(f"grid {rule}: t = {times[i + 1]} follows t = {times[i]}, wanted strictly decreasing times")

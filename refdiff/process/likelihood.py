@@ -68,8 +68,9 @@ def normal_prior(std):
         raise ValueError(f"normal_prior: std is {std}, wanted >= 0 and finite")
 
     def log_density(x, level):
-        variance = level.alpha ** 2 * std ** 2 + level.sigma ** 2
-        return -0.5 * (x ** 2 / variance + math.log(2 * math.pi * variance)).reshape(len(x), -1).sum(axis=1)
+        total = math.hypot(level.alpha * std, level.sigma)
+        nats = 0.5 * (x / total) ** 2 + (math.log(total) + 0.5 * math.log(2 * math.pi))
+        return -nats.reshape(len(x), -1).sum(axis=1)
 
     return log_density
 
@@ -166,9 +167,9 @@ def change_of_variables(linearised, x, a, b, prior, trace=exact_trace, solver=Ad
     log p_a(x) = prior(x_b, b) + int div v dtheta + d log(norm_b/norm_a), norm = sqrt(alpha^2 + sigma^2). [SDE eq. 39]
     x[n, ...] a point per row; levels in numbers, 0 < sigma at a; prior(x_b, b) -> (n,), such as `normal_prior`.
     """
-    if not (isinstance(a.alpha, float) and isinstance(b.alpha, float) and len(x) and bool((abs(x) < math.inf).all())):
-        raise ValueError(f"likelihood: x{tuple(x.shape)} between {a} and {b}: wanted at least one row, all of x finite "
-                         "and levels in numbers")
+    if not (isinstance(a.alpha, float) and isinstance(b.alpha, float) and x.size and bool((abs(x) < math.inf).all())):
+        raise ValueError(f"likelihood: x{tuple(x.shape)} between {a} and {b}: wanted at least one row of at least one "
+                         "number, all of x finite and levels in numbers")
     span = math.atan2(a.sigma, a.alpha), math.atan2(b.sigma, b.alpha)
     if not 0 < span[0] < span[1]:
         raise ValueError(f"likelihood: from sigma/alpha = {a.ratio:g} to {b.ratio:g}, wanted 0 < start < end: "
@@ -230,8 +231,9 @@ def bits_per_dim(log_p, dim, levels=0):
     log2(levels). levels = 0 is for continuous data: no bin, no second term. (The offset 7 = log2(256/2) that codes
     add for 8 bits belongs to bins of width 2/256, of images scaled as 2 (g + u)/256 - 1.)
     """
-    if levels:
-        check_levels(levels)
+    check_levels(levels, continuous=True)
+    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or dim < 1:
+        raise ValueError(f"bits_per_dim: dim is {dim!r}, wanted an integer >= 1, the coordinates of a row")
     return -log_p / (dim * math.log(2)) + (math.log2((levels - 1) / 2) if levels else 0.0)
 
 

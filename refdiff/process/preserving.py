@@ -232,6 +232,8 @@ class Laplace(Preserving):
 
     def __post_init__(self):
         positive(self.rule, scale=self.scale)
+        if not math.isfinite(self.mean):
+            raise ValueError(f"family {self.rule}: mean is {self.mean}, wanted finite")
 
     @property
     def rule(self):

@@ -189,17 +189,17 @@ def zero_terminal_snr(schedule):
 
         alpha'_t = (alpha_t - alpha_T) alpha_1/(alpha_1 - alpha_T),   t = 1..T
 
-    beta'_t = (alpha'_{t-1} - alpha'_t)(alpha'_{t-1} + alpha'_t)/alpha'_{t-1}^2, and beta'_T = 1: at T an eps prediction
-    says nothing about x_0, so use v or x0. Raises ValueError for T = 1, where both cannot hold.
+    beta'_t = (alpha'_{t-1} - alpha'_t)(alpha'_{t-1} + alpha'_t)/alpha'_{t-1}^2, in which the scale cancels; alpha_t -
+    alpha_T is the sum of the drops from t on, none of which is a difference. beta'_T = 1: at T an eps prediction says
+    nothing about x_0, so use v or x0. Raises ValueError for T = 1, where both cannot hold.
     """
     rule = f"zero_terminal_snr({schedule.rule})"
     if schedule.T < 2:
         raise ValueError(f"schedule {rule}: wanted T >= 2: alpha_1 is kept and alpha_T is 0")
-    alpha = schedule.alpha[1:]
-    scale = alpha[0] / (alpha[0] - alpha[-1])
-    drop = alpha[:-1] * -np.expm1(np.log1p(-schedule.beta[2:]) / 2)             # alpha_{t-1} - alpha_t
-    shifted = scale * (alpha - alpha[-1])
-    beta = scale * drop * (shifted[:-1] + shifted[1:]) / shifted[:-1] ** 2
+    with np.errstate(divide="ignore"):                                          # beta_T = 1: alpha_T is 0 already
+        drop = schedule.alpha[1:-1] * -np.expm1(np.log1p(-schedule.beta[2:]) / 2)         # alpha_{t-1} - alpha_t
+    shifted = np.append(_cumsum(drop[::-1])[::-1], 0.0)                         # alpha_t - alpha_T
+    beta = drop / shifted[:-1] * (1 + shifted[1:] / shifted[:-1])
     return Schedule(rule, np.concatenate([[0.0, schedule.beta[1]], beta[:-1], [1.0]]))
 
 

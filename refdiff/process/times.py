@@ -17,10 +17,12 @@ LEAST = 2.0 ** -54                     # stands for the draw 0, where quantiles 
 
 
 def uniforms(key, n, stratified=False):
-    """n uniform numbers in (0, 1): independent, or u_i = (u_0 + i/n) mod 1, one in each n-th (VDM's low discrepancy).
+    """n >= 1 uniform numbers in (0, 1): independent, or u_i = (u_0 + i/n) mod 1, one in each n-th, stratified.
 
-    Stratified, each is uniform, and the error of a mean over them falls as 1/n, not as 1/sqrt(n).
+    Stratified (VDM's low discrepancy), each is uniform, and the error of a mean falls as 1/n, not as 1/sqrt(n).
     """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"uniforms: n is {n!r}, wanted an integer >= 1")
     if stratified:
         u = (float(backend.to_host(key.uniform(1))[0]) + np.arange(n) / n) % 1.0
     else:
@@ -119,8 +121,8 @@ class Mode(Times):
         _check("Mode", -1 <= self.s <= 2 / (math.pi - 2), s=self.s)
 
     def quantile(self, u):
-        v = 1 - u
-        return 1 - v - self.s * (np.cos(math.pi / 2 * v) ** 2 - 1 + v)
+        """f(1 - u) = (1 + s) u - s sin^2(pi u/2), in which nothing cancels at 0."""
+        return (1 + self.s) * u - self.s * np.sin(math.pi / 2 * u) ** 2
 
     def density(self, t):
         """1/|f'(u)| at f(u) = t, found by bisection: |f'| = 1 + s - s (pi/2) sin(pi u)."""
@@ -139,7 +141,9 @@ class CosMap(Times):
     """t = 1 - 1/(tan(pi u/2) + 1), u uniform: the straight path at the log-SNRs of the cosine schedule. [SD3 eq. 21]"""
 
     def quantile(self, u):
-        return 1 - 1 / (np.tan(math.pi / 2 * u) + 1)
+        """tan/(1 + tan) of pi u/2, or 1/(1 + cot) beyond the middle."""
+        tan = np.tan(math.pi / 2 * np.minimum(u, 1 - u))
+        return np.where(u < 0.5, tan, 1.0) / (1 + tan)
 
     def density(self, t):
         """2/(pi (1 - 2 t + 2 t^2))."""
@@ -147,6 +151,14 @@ class CosMap(Times):
 
 
 # ---- importance of the steps of a discrete schedule
+
+def _real(name, values):
+    """Values in float64, of integers or floats alone: no imaginary part is dropped in silence."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"SecondMoment: {name} are {values.dtype}, wanted real numbers")
+    return values.astype(np.float64)
+
 
 class SecondMoment:
     """p_t ~ sqrt(E L_t^2) over t = 1..T, from the last `history` losses at every t; uniform until all are known.
@@ -167,7 +179,7 @@ class SecondMoment:
 
     def update(self, t, losses):
         """Remember the losses (n,) at the times t (n,), the oldest of a time forgotten first."""
-        t, losses = np.asarray(backend.to_host(t)), np.asarray(backend.to_host(losses), dtype=np.float64)
+        t, losses = np.asarray(backend.to_host(t)), _real("losses", backend.to_host(losses))
         if t.ndim != 1 or t.shape != losses.shape or t.dtype.kind not in "iu":
             raise ValueError(f"SecondMoment: t {t.dtype}{t.shape}, losses {losses.shape}, wanted integers (n,) and "
                              "numbers (n,)")
@@ -179,9 +191,10 @@ class SecondMoment:
 
     def probabilities(self):
         """p_1..p_T, (T,)."""
-        root = np.sqrt(np.mean(self.losses ** 2, axis=1))
-        if np.any(self.counts < self.history) or not root.sum() > 0:
+        top = np.abs(self.losses).max()
+        if np.any(self.counts < self.history) or not top > 0:
             return np.full(self.T, 1 / self.T)
+        root = np.hypot.reduce(np.abs(self.losses) / top, axis=1)        # of squares that neither overflow nor vanish
         return (1 - self.uniform) * root / root.sum() + self.uniform / self.T
 
     def draw(self, key, n, stratified=False):
@@ -197,11 +210,14 @@ class SecondMoment:
 
     def load(self, state):
         """Go on from a `state` of the same T and history."""
-        losses, counts = np.array(state["losses"], dtype=np.float64), np.array(state["counts"], dtype=np.int64)
+        losses, counts = _real("losses", state["losses"]).copy(), np.array(state["counts"])
         if losses.shape != self.losses.shape or counts.shape != self.counts.shape:
             raise ValueError(f"SecondMoment: the state has losses {losses.shape} and counts {counts.shape}, wanted "
                              f"{self.losses.shape} and {self.counts.shape}: another T or history")
-        self.losses, self.counts = losses, counts
+        if counts.dtype.kind not in "iu" or np.any(counts < 0) or not np.all(np.isfinite(losses)):
+            raise ValueError("SecondMoment: no `update` leaves the losses or counts of this state; wanted finite "
+                             "losses and integer counts >= 0")
+        self.losses, self.counts = losses, counts.astype(np.int64)
 
 
 TIMES = {"uniform": Uniform, "log_normal": LogNormal, "logit_normal": LogitNormal, "mode": Mode, "cos_map": CosMap}

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from mpmath import mpf
 
-from refdiff.process import families
-from refdiff.process.level import Level
+from planted import mutant
+
+from refdiff.process import families, family_grids, likelihood, schedules, times
+from refdiff.process.level import Level, ve
+from refdiff.rng import Key
 
 mpmath.mp.dps = 50
 LAMBDAS = (-744.0, -710.0, -500.0, -400.0, -355.5, -30.0, -0.3, 0.0, 0.4, 30.0, 355.5, 400.0, 500.0, 710.0, 744.0)
@@ -84,3 +87,90 @@ def test_sub_vp_has_a_time_where_its_signal_is_far_below_its_noise():
 def test_a_level_without_a_time_is_refused(t):
     with pytest.raises(ValueError, match="level: t is .*nan.*, wanted a number"):
         Level(t, *np.ones((2, *np.shape(t))))
+
+
+# ---- zero terminal SNR of steps that hardly add noise
+
+def exact_zero_terminal(schedule):
+    """beta' from its definition, alpha in 60 digits."""
+    with mpmath.workdps(400):
+        alpha = [mpf(1)]
+        for beta in schedule.beta[1:]:
+            alpha.append(alpha[-1] * mpmath.sqrt(1 - mpf(float(beta))))
+        moved = [(a - alpha[-1]) * alpha[1] / (alpha[1] - alpha[-1]) for a in alpha[1:]]
+        return [0, float(schedule.beta[1])] + [float(1 - (b / a) ** 2) for a, b in zip(moved, moved[1:])]
+
+
+def check_zero_terminal(module=schedules):
+    for b in (1e-3, 1e-8, 1e-15, 1e-16, 1e-100, 1e-300):
+        for made in (schedules.linear(5, b, b), schedules.linear(7, b, 3 * b), schedules.linear(2, b, b)):
+            with np.errstate(all="raise", under="ignore"):
+                found = module.zero_terminal_snr(made)
+            np.testing.assert_allclose(found.beta, exact_zero_terminal(made), rtol=1e-14)
+
+
+def test_zero_terminal_snr_of_tiny_betas_equals_50_digits():
+    check_zero_terminal()
+
+
+def test_zero_terminal_snr_applied_twice_is_itself():
+    once = schedules.zero_terminal_snr(schedules.linear(50))
+    with np.errstate(all="raise"):
+        np.testing.assert_allclose(schedules.zero_terminal_snr(once).beta, once.beta, rtol=1e-13)
+
+
+@pytest.mark.parametrize("old, new", [("_cumsum(drop[::-1])[::-1]", "_cumsum(drop)"),
+                                      ("(1 + shifted[1:] / shifted[:-1])", "(1 - shifted[1:] / shifted[:-1])"),
+                                      ("np.log1p(-schedule.beta[2:]) / 2", "np.log1p(-schedule.beta[2:])")])
+def test_mutants_of_zero_terminal_snr_are_killed(old, new):
+    with pytest.raises((AssertionError, ValueError)):
+        check_zero_terminal(mutant("process.schedules", (old, new)))
+
+
+# ---- quantiles at the least draws, and the second moment of losses of any size
+
+@pytest.mark.parametrize("u", [times.LEAST, 1e-16, 1e-12, 1e-3, 0.3, 0.5, 0.7, 1 - 1e-3, 1 - 2.0 ** -53])
+def test_quantiles_at_both_ends_equal_50_digits(u):
+    half = mpmath.pi / 2 * mpf(u)
+    want = [mpmath.tan(half) / (1 + mpmath.tan(half))]
+    found = [times.CosMap().quantile(np.array([u]))[0]]
+    for s in (-1.0, -0.4, 0.0, 1.29, 1.75):
+        want.append(mpf(u) - mpf(s) * (mpmath.sin(half) ** 2 - mpf(u)))
+        found.append(times.Mode(s).quantile(np.array([u]))[0])
+    assert min(found) > 0
+    np.testing.assert_allclose(found, [float(w) for w in want], rtol=2e-15)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1.0, 1e200, 1e307])
+def test_the_second_moment_is_that_of_losses_in_any_unit(unit):
+    moment = times.SecondMoment(3, 2)
+    moment.update(np.array([1, 2, 3, 1, 2, 3]), unit * np.array([3.0, 1, -0.5, 4, -1, 0.5]))
+    root = np.sqrt([25, 2, 0.5])
+    np.testing.assert_allclose(moment.probabilities(), root / root.sum(), rtol=1e-14)
+    t, weight = moment.draw(Key(0), 20)
+    np.testing.assert_allclose(weight, root.sum() / (3 * root[t - 1]), rtol=1e-14)
+
+
+def test_one_huge_loss_leaves_finite_weights():
+    moment = times.SecondMoment(3, 1)
+    moment.update(np.array([1, 2, 3]), np.array([1e200, 1.0, 1.0]))
+    t, weight = moment.draw(Key(0), 100, True)
+    assert np.all(t == 1)
+    np.testing.assert_allclose(weight, 1 / 3, rtol=1e-15)
+
+
+# ---- grids and densities
+
+def test_uniform_time_of_a_small_power_does_not_overflow():
+    """t = (start^1000 + w (end^1000 - start^1000))^.001 of T = 5 to 1, middle at 5 2^-.001."""
+    grid = family_grids.uniform_time(families.Interpolated(schedules.linear(5)), 2, 1.0, power=1e-3)
+    np.testing.assert_allclose(grid.t, [5, 5 * 2 ** -0.001, 1], rtol=1e-14)
+
+
+def test_the_normal_prior_and_the_likelihood_reach_any_noise():
+    x, sigma = np.array([[3e160, -1e160]]), 1e160
+    want = -2 * (mpmath.log(mpf(sigma)) + mpmath.log(2 * mpmath.pi) / 2) - mpf(10) / 2
+    np.testing.assert_allclose(likelihood.normal_prior(1.0)(x, ve(sigma)), [float(want)], rtol=1e-14)
+    found = likelihood.log_likelihood(lambda x, level: (0 * x, lambda v: 0 * v), np.ones((1, 2)), ve(1.0), ve(sigma),
+                                      likelihood.normal_prior(0.0), tolerance=0.1)
+    np.testing.assert_allclose(found.log_p, [-1 - math.log(2 * math.pi)], rtol=1e-3)

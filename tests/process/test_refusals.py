@@ -4,9 +4,10 @@ import pytest
 
 from refdiff import objectives
 from refdiff.ops import binned_normal, gaussian_kl
-from refdiff.process import bound, families, gaussian, likelihood, schedules, sde
+from refdiff.process import bound, exact, families, gaussian, grids, likelihood, schedules, sde, times
 from refdiff.process.level import alike, ve
 from refdiff.process.parameterization import KINDS, Prediction
+from refdiff.rng import Key
 
 X = np.random.default_rng(0).uniform(-0.9, 0.9, (4, 3))
 SINGLE = X.astype(np.float32)
@@ -78,6 +79,62 @@ def test_an_array_that_is_not_like_the_others_is_refused(call, unlike):
 def test_what_would_be_shared_between_rows_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+INF, NAN = np.inf, np.nan
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: exact.Gaussian(NAN, 1.0), "Gaussian: mean .* wanted finite"),
+    (lambda: exact.Gaussian([0.0], [[INF]]), "Gaussian: mean .* wanted finite"),
+    (lambda: exact.Mixture([INF, 1], [0, 1], [1, 1]), "Mixture: .*every weight > 0 and finite"),
+    (lambda: exact.Mixture([1e308, 1e308], [0, 1], [1, 1]), "Mixture: .*every weight > 0 and finite"),
+    (lambda: exact.Mixture([NAN, 1], [0, 1], [1, 1]), "Mixture: .*every weight > 0 and finite"),
+    (lambda: exact.Mixture([1, 1], [0, NAN], [1, 1]), "Gaussian: mean .* wanted finite"),
+    (lambda: exact.FiniteData([0.0, 1.0], [1, INF]), "FiniteData: .*every one > 0 and finite"),
+    (lambda: exact.FiniteData([0.0, NAN]), "FiniteData: .*finite"),
+    (lambda: exact.ring(3, NAN), "wanted finite"), (lambda: exact.ring(3, std=INF), "wanted finite"),
+    (lambda: families.Laplace(INF), "laplace.*: mean is inf, wanted finite"),
+    (lambda: families.Laplace(NAN), "laplace.*: mean is nan, wanted finite"),
+    (lambda: families.Laplace(0.0, NAN), "scale is nan"),
+    (lambda: grids.Grid([NAN, 1], [1, 1], [2, 1], "x"), "grid x: the times t are .*wanted finite"),
+    (lambda: grids.Grid([INF, 1], [1, 1], [2, 1], "x"), "grid x: the times t are .*wanted finite"),
+    (lambda: grids.Grid(["b", "a"], [1, 1], [2, 1], "x"), "grid x: the times t are .*wanted finite"),
+    (lambda: grids.at_times(SCHEDULE, "53"), "times are .*wanted integers"),
+    (lambda: grids.at_times(SCHEDULE, []), "times are .*wanted integers"),
+    (lambda: grids.at_times(SCHEDULE, [5.0, 3.0]), "times are .*wanted integers"),
+    (lambda: bound.bin_nats(X, X, 0.0, "x"), "cdf is 'x'"),
+    *[(lambda levels=levels: bound.decoder_nats(X, X, 0.0, levels=levels), "levels is .*or 0 for continuous")
+      for levels in (None, False, 0.0, True, 1, -1, 2.0)],
+    *[(lambda levels=levels: likelihood.bits_per_dim(-1.0, 2, levels), "levels is .*or 0 for continuous")
+      for levels in (None, False, 0.0, True, 1)],
+    *[(lambda dim=dim: likelihood.bits_per_dim(-1.0, dim), "dim is .*wanted an integer >= 1")
+      for dim in (-1, 2.5, 0, True)],
+    *[(lambda n=n, s=s: times.Uniform().draw(Key(0), n, s), "n is .*wanted an integer >= 1")
+      for n in (2.5, -1, 0, True) for s in (False, True)],
+    (lambda: families.dynamic_shift(1e9), "mu is 1.*wanted .mu. < 700"),
+    (lambda: families.dynamic_shift(100, (256, 0.5), (256, 1.0)), "base .* different tokens"),
+    (lambda: families.dynamic_shift(100, (256, NAN)), "base .* finite"),
+    (lambda: log_p(np.zeros((2, 0))), "likelihood: x\\(2, 0\\).*at least one number"),
+    (lambda: times.SecondMoment(2, 1).update(np.array([1]), np.array([1j])), "losses are complex128"),
+    (lambda: times.SecondMoment(2, 1).load({"losses": [[NAN], [1.0]], "counts": [1, 1]}), "wanted finite losses"),
+    (lambda: times.SecondMoment(2, 1).load({"losses": [[1.0], [1.0]], "counts": [-1, 1]}), "integer counts >= 0"),
+    (lambda: times.SecondMoment(2, 1).load({"losses": [[1.0], [1.0]], "counts": [0.5, 1]}), "integer counts >= 0"),
+])
+def test_what_has_no_meaning_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("x0, options, message", [
+    (GREY, {"cdf": "x", "levels": 17}, "cdf is 'x'"), (X, {"levels": None}, "levels is None"),
+    (X, {"levels": False}, "levels is False"), (X, {"levels": 0.0}, "levels is 0.0"),
+    (X, {"levels": 17}, "wanted whole grey levels")])
+def test_the_bound_is_refused_before_the_denoiser_is_asked(x0, options, message):
+    def never(*_):
+        raise AssertionError("asked")
+    with pytest.raises(ValueError, match=message):
+        bound.variational_bound(never, SCHEDULE, x0, never, **options)
 
 
 def test_numbers_keep_the_dtype_and_one_log_variance_per_row_is_meant():

@@ -192,7 +192,7 @@ MUTANTS = [
     (check_chain_law, "denoiser(x_t, level)", "denoiser(x0, level)"),
     (check_rate, "x_t = q_sample(x0, noise(t), level)", "x_t = q_sample(x0, 0.9 * noise(t), level)"),
     (check_centring, "mean + center", "mean"),
-    (check_centring, "grey_levels(x0 + center, levels)", "grey_levels(x0, levels)"),
+    (check_centring, "grey_levels(x0 + center, levels).clip", "grey_levels(x0, levels).clip"),
     (check_fine_bins, "log_var, cdf, levels)\n    xp", "log_var, cdf, 128)\n    xp"),
     (check_fine_bins, "decoder = decoder_nats(x0, mean, log_var, cdf, levels, center)",
      "decoder = decoder_nats(x0, mean, log_var, cdf, 0, center)"),
