@@ -90,9 +90,9 @@ CONVENTIONS = (
                ("full",)),
     Convention("last_step_noise", ("none", "added"), "none",
                "whether the last step adds noise", ("trajectory",), ("added",)),
-    Convention("noise_index", ("step", "used", "every", "next", "reversed"), "step",
-               "which draw a step takes: its own; the next unused one; its own, also where none is used; the next "
-               "step's; from the last one backwards", ("trajectory",), ("next", "reversed")),
+    Convention("noise_index", ("step", "used", "next", "reversed"), "step",
+               "which draw a step takes: its own, counted over all steps; the next unused one, where some steps draw "
+               "none; the next step's; from the last one backwards", ("trajectory",), ("next", "reversed")),
     Convention("initial_scale", ("given", "sigma_max", "sqrt(sigma_max^2+1)"), "given",
                "what noise is multiplied by to start from, in the form x/alpha: what the level asks for, sigma_max or "
                "sqrt(sigma_max^2+1), which differ by a factor sigma where alpha^2 + sigma^2 = 1", ("trajectory",)),
@@ -113,8 +113,9 @@ CONVENTIONS = (
     # ---- losses, bounds
     Convention("snr_meaning", ("squared", "ratio", "half_log"), "squared",
                "SNR is alpha^2/sigma^2, alpha/sigma, or log(alpha/sigma)", ("loss_weight",), ("half_log",)),
-    Convention("min_snr_v", ("min(SNR,g)/(SNR+1)", "min(SNR+1,g)/(SNR+1)"), "min(SNR,g)/(SNR+1)",
-               "Min-SNR's weight of a v prediction", ("loss_weight",)),
+    Convention("min_snr_v", ("snr", "snr+1"), "snr",
+               "Min-SNR's weight of a v prediction: min(SNR, g)/(SNR + 1) or min(SNR + 1, g)/(SNR + 1)",
+               ("loss_weight",)),
     Convention("first_variance", ("next", "tiny"), "next",
                "log beta-tilde_1 = log 0 is replaced by log beta-tilde_2, or by log 1e-20",
                ("bound_log_variance",)),

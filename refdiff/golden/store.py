@@ -278,7 +278,7 @@ def load(pattern="*", folder=FOLDER):
 
 
 def raw(name, folder=FOLDER):
-    """The JSON object of one case as its file has it. Raises KeyError for an id that no file has."""
+    """The JSON object of one case as its file has it. Raises ValueError for an id that no file has."""
     for path in sorted(Path(folder).glob("*.json")):
         if path.name not in ("schema.json", "MANIFEST.json"):
             for plain in json.loads(path.read_text())["cases"]:
@@ -288,4 +288,4 @@ def raw(name, folder=FOLDER):
         with h5py.File(path, "r") as file:
             if name in file and "case" in file[name].attrs:
                 return json.loads(bytes(file[name].attrs["case"]))
-    raise KeyError(f"golden: there is no case {name!r}")
+    raise ValueError(f"golden: there is no case {name!r}; refdiff golden list shows the ids")

@@ -84,6 +84,13 @@ def cases():
         made.append(build(f"sampler/dpmpp/2m/vp-uniform-lambda/n{S}/gaussian", "trajectory", _inputs(
             "dpmpp", "vp", None, S, "uniform_lambda", "none", "gaussian", {"order": 2}, 922), "DPM sec. 3.3",
             ("lower_order_final", "multistep_ratio"), operations=S))
+    made.append(build("sampler/ddim/eta0/trailing/n10/gaussian/t100", "trajectory", _inputs(
+        "ddim", "linear", 100, 10, "trailing", "zero", "gaussian", {"eta": "0"}, 940), "DDIM eq. 12",
+        ("schedule_ends", "time_label", *LEVEL), operations=10))
+    for corrector in ("paper", "every", "never"):
+        made.append(build(f"sampler/unipc/2/vp-uniform-lambda/n10/gaussian/corrects-{corrector}", "trajectory", _inputs(
+            "unipc", "vp", None, 10, "uniform_lambda", "none", "gaussian", {"order": 2, "corrector": corrector}, 950),
+            "UNIPC sec. 3.3", ("corrector", "lower_order_final", "B"), operations=10))
     return made + [build(f"sampler/invalid/{what}", "trajectory", {**_inputs(
         "ddim", "linear", 1000, 10, "trailing", "zero", "gaussian", {"eta": "0"}, 930), **change}, "DDIM eq. 12",
         invalid=True) for what, change in (

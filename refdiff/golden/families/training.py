@@ -13,11 +13,12 @@ def _weights():
         for kind in ("eps", "x0", "v"):
             for snr in ("1e-4", "4", "1e4"):
                 alpha, sigma = levels(snr)
-                accept = [{"min_snr_v": "min(SNR+1,g)/(SNR+1)"}] if (weight, kind) == ("min_snr", "v") else []
+                accept = [{"min_snr_v": "snr+1"}] if (weight, kind) == ("min_snr", "v") else []
                 yield build(f"loss/weight/{weight}/{kind}/snr{snr}", "loss_weight", {
                     "weight": weight, "kind": kind, "alpha": alpha, "sigma": sigma, **options}, tag,
                     ("snr_meaning", "min_snr_v"), accept)
-    for what, change in (("no-level", {"alpha": "0", "sigma": "0"}), ("gamma0", {"gamma": "0"}), ("unknown", {"weight": "nosuch"})):
+    for what, change in (("no-level", {"alpha": "0", "sigma": "0"}), ("gamma0", {"gamma": "0"}),
+                         ("unknown", {"weight": "nosuch"})):
         yield build(f"loss/weight/invalid/{what}", "loss_weight", {
             "weight": "min_snr", "kind": "eps", "alpha": "0.6", "sigma": "0.8", **change}, "MINSNR sec. 3.4",
             invalid=True)

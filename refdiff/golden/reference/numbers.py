@@ -69,6 +69,10 @@ SINGLE = replace(FLOAT, name="float32 tables", stored=lambda value: float(np.flo
 _EXACT = {}
 
 
+def _no_array(value):
+    raise TypeError("an array is no number")
+
+
 def exact(digits=50):
     """mpmath's numbers with so many decimal digits. Raises ImportError where mpmath is not installed."""
     if digits not in _EXACT:
@@ -78,6 +82,7 @@ def exact(digits=50):
             raise ImportError("golden: the truth is computed with mpmath; install refdiff[test]") from error
         mp = mpmath.MPContext()
         mp.dps = digits
+        mp.npconvert = _no_array                        # mpmath's own words hold the array's repr, which takes long
         _EXACT[digits] = Numbers(
             f"mpmath, {digits} digits", lambda v: mp.mpf(v.item() if isinstance(v, np.generic) else v), mp.sqrt, mp.exp,
             mp.log, mp.log1p, mp.expm1, mp.sin, mp.cos, mp.tanh, mp.atan, mp.tan, mp.erfc, +mp.pi, object)

@@ -19,7 +19,7 @@ def loss_weight(weight, kind, alpha, sigma, num, c, **options):
     if any(not value > 0 for name, value in o.items() if name != "bias"):
         raise ValueError(f"loss_weight {weight}: {options}, wanted positive numbers")
     one = num.real(1)
-    if weight == "min_snr" and kind == "v" and c.min_snr_v != "min(SNR,g)/(SNR+1)":
+    if weight == "min_snr" and kind == "v" and c.min_snr_v == "snr+1":
         return min(snr + 1, o.get("gamma", one * 5)) / (snr + 1)
     on_x0 = {"simple": lambda: snr, "min_snr": lambda: min(snr, o.get("gamma", one * 5)),
              "soft_min_snr": lambda: snr * o.get("gamma", one * 4) / (snr + o.get("gamma", one * 4)),
