@@ -22,6 +22,7 @@ from .evaluate import Reference
 from .files import check_writable
 from .fit import TrainConfig, TrainingDiverged
 from .golden.audit_command import audit as auditing
+from .golden.commands import golden
 from .info import describe
 from .likelihood import METHODS, TRACES, bound as measure_bound, likelihood as measure_likelihood
 from .models import NetworkOptions, suggest
@@ -357,6 +358,7 @@ def verify(paper, page, markdown):
 
 
 main.add_command(backend_option(auditing))
+main.add_command(golden)
 
 
 if __name__ == "__main__":
