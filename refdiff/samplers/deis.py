@@ -57,8 +57,8 @@ def deis(denoiser, grid, x, order=3, variable="t", start="lower", lower_order_fi
     order k = 1..4 is the paper's r + 1; 1 is DDIM. x[n, ...] is noise at grid.level(0). One evaluation per step but at
     the start by "rk4". Yields a State per step.
 
-    variable           of the polynomial: "t", the time of the grid's family (tAB-DEIS); "rho", sigma/alpha (rhoAB-DEIS
-                       [DEIS sec. 4], the same as `lms`); "lambda", log(alpha/sigma)
+    variable           of the polynomial: "t", the time of the grid's family (tAB-DEIS), which depends on the family;
+                       "rho", sigma/alpha (rhoAB-DEIS [DEIS sec. 4], the same as `lms`); "lambda", log(alpha/sigma)
     start              "lower": orders 1, 2, .. as evaluations come in; "rk4": k - 1 steps of a Runge-Kutta method, with
                        three more evaluations each, at levels that the grid's family gives
     lower_order_final  "paper" and "never": the order is kept to the end; "always": it falls to 1

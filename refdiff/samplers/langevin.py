@@ -37,6 +37,9 @@ def predictor_corrector(denoiser, grid, x, predictor="reverse-diffusion", correc
     step instead: level 0 as well. Without corrections it is the predictor to the bit. Langevin dynamics of finite size
     has a bias, which the number of steps does not remove: it falls with snr.
 
+    x/alpha depends on the family, by that ratio and by the reverse-diffusion predictor: levels of the same SNR are not
+    enough.
+
     The draws are counted: noise(k), k = 0, 1, .. in the order of use. x[n, ...] is noise at grid.level(0). Yields a
     State per step, with x corrected; the prediction is the predictor's.
     """

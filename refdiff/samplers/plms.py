@@ -37,8 +37,8 @@ def plms(denoiser, grid, x, order=4, start="prk", lower_order_final="paper"):
     as above. x[n, ...] is noise at grid.level(0). Yields a State per step. One evaluation per step but at the start.
 
     start              "prk", the paper's: order - 1 pseudo Runge-Kutta steps with three more evaluations each, two of
-                       them at times halfway to the next, which the grid's family gives; "lower": the orders 1, 2, ..
-                       (iPNDM [DEIS sec. B]); "rk4": true Runge-Kutta steps
+                       them at times halfway to the next, and what level that is depends on the family; "lower": the
+                       orders 1, 2, .. (iPNDM [DEIS sec. B]); "rk4": true Runge-Kutta steps
     lower_order_final  "paper" and "never": the order is kept to the end; "always": it falls to 1
 
     Order of convergence 2 from 64 steps on, whatever the order > 1 borrowed, on grids uniform in a variable of which

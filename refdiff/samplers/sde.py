@@ -74,6 +74,7 @@ def _pairs(grid):
 def euler_maruyama(denoiser, grid, x, dt="spacing", end="mean", noise=None):
     """x + (f x - g^2 score) dt + g sqrt(-dt) z, in the grid's family's time t and with its f(t), g(t). [SDE eq. 6]
 
+    It depends on the family: x/alpha at levels of the same SNR is another one with another f, g and t.
     dt: "spacing" is the difference of the grid's times; "T/N" is -t_0/N in all N steps, as in the authors' code, whose
     N times end on a small t > 0. Weak order 1. x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
@@ -88,6 +89,7 @@ def euler_maruyama(denoiser, grid, x, dt="spacing", end="mean", noise=None):
 def reverse_diffusion(denoiser, grid, x, end="mean", noise=None):
     """(2 - alpha_ts) x + var_ts score + sqrt(var_ts) z, on any grid of any family. [SDE sec. E]
 
+    Where 2 - alpha_ts stands for 1/alpha_ts x/alpha depends on the family: with alpha = 1 alone is it `ancestral`'s.
     Weak order 1. x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     coefficients = [reverse_diffusion_step(s, t) for s, t in _pairs(grid)]
@@ -97,7 +99,8 @@ def reverse_diffusion(denoiser, grid, x, end="mean", noise=None):
 def ancestral(denoiser, grid, x, variance="small", end="mean", noise=None):
     """(x + var_ts score)/alpha_ts + std z: DDPM's step as score-based models write it. [SDE eq. 47]
 
-    variance: "small" for VE in the paper, "large" for VP. With end = "mean" it is `ddpm`. Weak order 1. x[n, ...] is
+    variance: "small" for VE in the paper, "large" for VP; as in `ddpm`, which it is with end = "mean", "small" is the
+    same x/alpha at levels of the same SNR and "large" depends on the family. Weak order 1. x[n, ...] is
     noise at grid.level(0), which must have alpha > 0. Yields a State per step.
     """
     coefficients = [ancestral_step(s, t, variance) for s, t in _pairs(grid)]

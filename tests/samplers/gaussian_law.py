@@ -19,7 +19,7 @@ def few():
 
 
 def many():
-    """From 5 to 1000 steps: every rule on two schedules with both endings, of sigma, of lambda and of a family's time."""
+    """From 5 to 1000 steps: every rule of a schedule, with both endings, of sigma, of lambda and of a family's time."""
     yield from few()
     for schedule in (LINEAR, COSINE):
         for rule in ("leading", "trailing", "linspace", "stride"):
