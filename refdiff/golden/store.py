@@ -6,8 +6,8 @@
 
 A JSON file is an object with one case per line; schema.json describes it. Integers are numbers; every other number is a
 decimal string, as are the ends inf, -inf and nan; what does not read as a number is a name. An HDF5 file has one group
-per case, at the path that is its id; its attribute `case` is the case's JSON, in which {"dataset": path} stands for an
-array below the group. Nothing is ever unpickled or executed.
+per case, at the path that is its id; the text `case.json` in it is the case's JSON, in which {"dataset": path} stands
+for an array below the group. Nothing is ever unpickled or executed.
 """
 import hashlib
 import importlib
@@ -32,6 +32,7 @@ from .reference.numbers import decimal
 FOLDER = Path(__file__).parent / "cases"
 VERSION = "2026.11"                     # of the cases: year and month of the last change to any expected value
 LICENCE = "CC0-1.0"
+TEXT = "case.json"                      # of an HDF5 group; an attribute could hold no more than 64 KiB
 NUMBER = re.compile(r"-?(\d+(\.\d+)?(e-?\d+)?|inf)|nan")
 FIELDS = ("id", "operation", "inputs", "expected", "equation", "oracle", "condition", "tolerance", "flags", "verdict",
           "accepted")
@@ -129,7 +130,7 @@ def write_hdf5(path, family, cases):
                          "accepted": [{"convention": one["convention"],
                                        "expected": _put(group, f"accepted/{i}", one["expected"])}
                                       for i, one in enumerate(case.accepted)]}
-                group.attrs["case"] = np.bytes_(json.dumps(plain, sort_keys=True))
+                group.create_dataset(TEXT, data=np.bytes_(json.dumps(plain, sort_keys=True)), track_times=False)
     return Path(path)
 
 
@@ -154,8 +155,8 @@ def read_hdf5(path):
     cases = []
 
     def visit(_, group):
-        if isinstance(group, h5py.Group) and "case" in group.attrs:
-            cases.append(to_case(json.loads(bytes(group.attrs["case"])), lambda plain: _get(group, plain)))
+        if isinstance(group, h5py.Group) and TEXT in group:
+            cases.append(to_case(json.loads(group[TEXT][()]), lambda plain: _get(group, plain)))
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
@@ -286,6 +287,6 @@ def raw(name, folder=FOLDER):
                     return plain
     for path in sorted(Path(folder).glob("*.h5")):
         with h5py.File(path, "r") as file:
-            if name in file and "case" in file[name].attrs:
-                return json.loads(bytes(file[name].attrs["case"]))
+            if f"{name}/{TEXT}" in file:
+                return json.loads(file[name][TEXT][()])
     raise ValueError(f"golden: there is no case {name!r}; refdiff golden list shows the ids")

@@ -90,8 +90,15 @@ def test_hdf5_holds_little_endian_doubles_and_says_where_they_are(tmp_path):
     with h5py.File(tmp_path / "f.h5") as file:
         x = file["a/b/inputs/x"]
         assert x.dtype == "<f8" and file["a/b/expected/y"].shape == (2,)
-        assert file.attrs["licence"] == b"CC0-1.0" and json.loads(file["a/b"].attrs["case"])["inputs"]["x"] == {
+        assert file.attrs["licence"] == b"CC0-1.0" and json.loads(file["a/b/case.json"][()])["inputs"]["x"] == {
             "dataset": "inputs/x"}
+
+
+def test_a_case_with_thousands_of_arrays_is_kept_whole(tmp_path):
+    weights = {f"down.{i}.conv.weight": np.full(2, float(i)) for i in range(1500)}
+    store.write_hdf5(tmp_path / "f.h5", "family", [case(inputs={"weights": weights})])
+    made = store.read_hdf5(tmp_path / "f.h5")[0].inputs["weights"]
+    assert set(made) == set(weights) and all((made[name] == weights[name]).all() for name in weights)
 
 
 def test_a_file_with_unknown_or_missing_fields_is_refused(tmp_path):
