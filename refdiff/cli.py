@@ -21,6 +21,7 @@ from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
 from .files import check_writable
 from .fit import TrainConfig, TrainingDiverged
+from .foreign.commands import COMMANDS as FOREIGN
 from .golden.audit_command import audit as auditing
 from .golden.commands import golden
 from .info import describe
@@ -359,6 +360,8 @@ def verify(paper, page, markdown):
 
 main.add_command(backend_option(auditing))
 main.add_command(golden)
+for foreign in FOREIGN:
+    main.add_command(backend_option(foreign))
 
 
 if __name__ == "__main__":

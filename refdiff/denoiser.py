@@ -16,7 +16,7 @@ from .config import check, from_dict, setting
 from .models import NETWORKS
 from .parallel import slices
 from .process.level import Level, expand, ve
-from .process.parameterization import PRECONDITIONINGS, Prediction
+from .process.parameterization import LABELS, PRECONDITIONINGS, Prediction
 from .process.schedules import SCHEDULES
 from .process.times import Uniform
 from .process.weights import WEIGHTS
@@ -44,6 +44,8 @@ class DenoiserConfig:
         "edm: ln sigma ~ N(P_mean, P_std^2), with which flow's t is logit-normal; flow: x_t = (1 - t) x_0 + t eps, "
         "t uniform in (0, 1); else t uniform in 1..T of this schedule"), choices=(*CONTINUOUS, *SCHEDULES))
     T: int = setting(1000, "noise levels of a discrete schedule", "[1, inf)")
+    time_label: str = setting("t", "what eps, x0 and v networks are told: t = 1..T, or t-1 as other libraries count",
+                              choices=tuple(LABELS))
     sigma_data: float = setting(0.5, "standard deviation of the data", "(0, inf)")
     P_mean: float = setting(-1.2, "mean of ln sigma in training", "(-inf, inf)")
     P_std: float = setting(1.2, "standard deviation of ln sigma in training", "(0, inf)")
@@ -59,6 +61,9 @@ class DenoiserConfig:
             raise ValueError(f"prediction {self.prediction!r} is told the time t of a discrete schedule, and process "
                              f"{self.process!r} has none; use process {' or '.join(SCHEDULES)}, or prediction 'F' "
                              "or 'velocity'")
+        if self.time_label != "t" and self.prediction in OF_ANY_LEVEL:
+            raise ValueError(f"DenoiserConfig: time_label is {self.time_label!r}, but prediction {self.prediction!r} "
+                             "is told sigma/alpha and no t; leave time_label away")
 
 
 class Denoiser:
@@ -104,7 +109,8 @@ class Denoiser:
     def precondition(self, level):
         """(c_skip, c_out, c_in, c_noise) at a level [EDM eq. 7]."""
         own, factor = self.own_level(level)
-        options = {"sigma_data": self.config.sigma_data} if self.config.prediction == "F" else {}
+        options = {"F": {"sigma_data": self.config.sigma_data}, "velocity": {}}.get(
+            self.config.prediction, {"label": self.config.time_label})
         c_skip, c_out, c_in, c_noise = PRECONDITIONINGS[self.config.prediction](own, **options)
         return c_skip * factor, c_out, c_in * factor, c_noise
 

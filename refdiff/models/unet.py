@@ -39,7 +39,8 @@ class UNetConfig:
     scale_shift: bool = setting(False, "ADM: time scales and shifts, instead of being added")
     resblock_updown: bool = setting(False, "ADM: resample inside ResBlocks, instead of by convolutions")
     down_pad: str = setting("ddpm", "of strided convolutions: ddpm (0,1,0,1), same (1,1,1,1)", choices=("ddpm", "same"))
-    classes: int = setting(0, "of labels, a null row is added; 0: no labels", "[0, inf)")
+    classes: int = setting(0, "of labels; 0: no labels", "[0, inf)")
+    null_class: bool = setting(True, "labels have one more row, for images without a label")
     dropout: float = setting(0.1, "share of activations dropped before the second convolution", "[0, 1)")
     zero_init: bool = setting(True, "the last layer of every residual branch starts at 0")
     embedding_order: str = setting("sin_cos", "of the time embedding", choices=("sin_cos", "cos_sin"))
@@ -75,8 +76,8 @@ class UNet:
         self.layout = layout = Layout()
         c, emb = config.channels, 4 * config.channels
         self.conditioning = Conditioning.make(
-            layout, "emb", c, emb, config.classes, config.embedding_order, config.embedding_denominator,
-            config.embedding_period, config.time_scale)
+            layout, "emb", c, emb, config.classes, config.null_class, config.embedding_order,
+            config.embedding_denominator, config.embedding_period, config.time_scale)
         self.conv_in = Conv2d.make(layout, "conv_in", 3, config.in_channels, c)
         self.down, self.mid, self.up = [], [], []       # chains of blocks; a chain is what one skip belongs to
 

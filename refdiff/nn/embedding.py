@@ -3,7 +3,8 @@
     emb = SiLU(W2 SiLU(W1 sinusoid(scale c_noise) + b1) + b2 + table[label])
 
 Every block applies a Linear of its own to emb. The last row of the table is the null class, used
-where a label was dropped or is not known: it makes the network unconditional.
+where a label was dropped or is not known: it makes the network unconditional. A network without one
+wants every label.
 """
 from dataclasses import dataclass
 
@@ -21,15 +22,16 @@ class Conditioning:
     linear2: Linear
     table: Embedding
     classes: int
+    null: bool
     sinusoid: tuple         # (width, order, denominator, period)
     time_scale: float
 
     @classmethod
-    def make(cls, layout, name, channels, width, classes, order, denominator, period, time_scale):
+    def make(cls, layout, name, channels, width, classes, null, order, denominator, period, time_scale):
         return cls(Linear.make(layout, f"{name}.linear1", channels, width),
                    Linear.make(layout, f"{name}.linear2", width, width),
-                   Embedding.make(layout, f"{name}.label", classes + 1, width, init.normal(0.02)) if classes else None,
-                   classes, (channels, order, denominator, period), time_scale)
+                   Embedding.make(layout, f"{name}.label", classes + null, width, init.normal(0.02))
+                   if classes else None, classes, null, (channels, order, denominator, period), time_scale)
 
     def forward(self, theta, c_noise, labels):
         wave, s0 = sinusoid.forward(self.time_scale * c_noise, *self.sinusoid)
@@ -39,6 +41,9 @@ class Conditioning:
         s4 = None
         if self.classes:
             if labels is None:
+                if not self.null:
+                    raise ValueError(f"labels are None, but this network has no null class; give each row one of 0.."
+                                     f"{self.classes - 1}")
                 labels = backend.of(c_noise=c_noise).full(c_noise.shape[0], self.classes)
             row, s4 = self.table.forward(theta, labels)
             h = h + row
