@@ -225,6 +225,12 @@ def test_the_core_reading_path_is_short_and_complete(refdiff):
     assert total <= LONGEST_CORE, f"{total} code lines, at most {LONGEST_CORE}:\n{table}"
 
 
+def test_no_two_test_modules_share_a_name():
+    """pytest cannot collect them together, and the whole suite stops."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
+
+
 # ---- the rules themselves, on a house with one fault
 
 SETUP = "[options]\npackages =\n    refdiff\n    refdiff.assets\n    refdiff.nn\n    refdiff.ops\n    refdiff.process\n"
