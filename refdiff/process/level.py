@@ -3,6 +3,7 @@
 Every family is a pair (alpha, sigma): DDPM (sqrt(abar), sqrt(1 - abar)), EDM (1, sigma), flow (1 - t, t).
 """
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,13 @@ def everywhere(condition):
     return condition if isinstance(condition, bool) else bool(condition.all())
 
 
+def hypot(a, b):
+    """sqrt(a^2 + b^2) of numbers or of arrays, without their squares, which leave float64 from 1e-154 and 1e154 on."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.hypot(a, b)
+    return backend.of(array=b if isinstance(a, (int, float)) else a).hypot(a, b)
+
+
 def _number(value):
     """A Python number for any scalar (0-d arrays too); an array as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
@@ -84,7 +92,9 @@ class Level:
 
     @property
     def ratio(self):
-        """sigma/alpha: the noise level of x/alpha = x_0 + (sigma/alpha) eps, EDM's sigma. inf where alpha = 0."""
+        """sigma/alpha: the noise level of x/alpha = x_0 + (sigma/alpha) eps, EDM's sigma. inf where alpha = 0, and
+        where it is above 1.8e308.
+        """
         if isinstance(self.alpha, float):
             return self.sigma / self.alpha if self.alpha else math.inf
         with np.errstate(divide="ignore", over="ignore"):
@@ -101,12 +111,14 @@ class Level:
 
     @property
     def lam(self):
-        """lambda = log(alpha/sigma), half the log-SNR. inf where sigma = 0, -inf where alpha = 0."""
-        if isinstance(self.alpha, float):
-            ratio = self.ratio
-            return -math.log(ratio) if ratio else math.inf
+        """lambda = log(alpha/sigma), half the log-SNR. inf where sigma = 0, -inf where alpha = 0, and there alone."""
+        number = isinstance(self.alpha, float)
+        xp = np if number else backend.of(alpha=self.alpha)
+        alpha, sigma, ratio = xp.asarray(self.alpha), xp.asarray(self.sigma), xp.asarray(self.ratio)
+        normal = (ratio > sys.float_info.min) & (ratio < math.inf)
         with np.errstate(divide="ignore"):
-            return -backend.of(ratio=self.alpha).log(self.ratio)
+            lam = xp.where(normal, -xp.log(ratio), xp.log(alpha) - xp.log(sigma))
+        return float(lam) if number else lam
 
     def expand(self, x):
         """(alpha, sigma) ready to multiply x[n, ...]; see `expand`."""

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .level import Level, alike, anywhere, expand
+from .level import Level, alike, anywhere, expand, hypot
 
 KINDS = ("eps", "x0", "v", "score", "velocity", "data_velocity")        # F is one more, with an option: sigma_data
 
@@ -77,15 +77,15 @@ class Prediction:
         if self.kind == "x0":
             return value
         if self.kind == "v":
-            norm = alpha ** 2 + sigma ** 2
-            return expand(alpha / norm, x) * x - expand(sigma / norm, x) * value
+            root = hypot(alpha, sigma)
+            return expand(alpha / root / root, x) * x - expand(sigma / root / root, x) * value
         if self.kind in ("velocity", "data_velocity"):
             return (x - expand(sigma, x) * self.velocity) / expand(alpha + sigma, x)
         if self.kind == "F":
-            norm, d = self._norm, self.sigma_data
-            return expand(alpha * d ** 2 / norm, x) * x + expand(sigma * d / norm ** 0.5, x) * value
+            root, d = self._root, self.sigma_data
+            return expand(alpha * d / root * d / root, x) * x + expand(sigma / root * d, x) * value
         if self.kind == "score":
-            return (x + expand(sigma ** 2, x) * value) / self._divisor("alpha", "x0")
+            return (x + expand(sigma, x) * (expand(sigma, x) * value)) / self._divisor("alpha", "x0")
         return (x - expand(sigma, x) * value) / self._divisor("alpha", "x0")
 
     @property
@@ -95,13 +95,13 @@ class Prediction:
         if self.kind == "eps":
             return value
         if self.kind == "v":
-            norm = alpha ** 2 + sigma ** 2
-            return expand(sigma / norm, x) * x + expand(alpha / norm, x) * value
+            root = hypot(alpha, sigma)
+            return expand(sigma / root / root, x) * x + expand(alpha / root / root, x) * value
         if self.kind in ("velocity", "data_velocity"):
             return (x + expand(alpha, x) * self.velocity) / expand(alpha + sigma, x)
         if self.kind == "F":
-            norm, d = self._norm, self.sigma_data
-            return expand(sigma / norm, x) * x - expand(alpha * d / norm ** 0.5, x) * value
+            root, d = self._root, self.sigma_data
+            return expand(sigma / root / root, x) * x - expand(alpha * d / root, x) * value
         if self.kind == "score":
             return -expand(sigma, x) * value
         return (x - expand(alpha, x) * value) / self._divisor("sigma", "eps")
@@ -142,14 +142,14 @@ class Prediction:
         if self.kind == "F":
             return self.value
         _check_sigma_data(self.sigma_data)
-        root = self._norm ** 0.5
-        on_x0 = expand(self.level.sigma / (self.sigma_data * root), self.x)
+        root = self._root
+        on_x0 = expand(self.level.sigma / root / self.sigma_data, self.x)
         return on_x0 * self.x0 - expand(self.level.alpha * self.sigma_data / root, self.x) * self.eps
 
     @property
-    def _norm(self):
-        """The variance of x, sigma^2 + alpha^2 sigma_data^2."""
-        return self.level.sigma ** 2 + self.level.alpha ** 2 * self.sigma_data ** 2
+    def _root(self):
+        """The standard deviation of x, sqrt(sigma^2 + alpha^2 sigma_data^2)."""
+        return hypot(self.level.sigma, self.level.alpha * self.sigma_data)
 
     def to(self, kind, sigma_data=None):
         """The same prediction, said as another kind."""
@@ -180,12 +180,16 @@ def amplification(kind, target, level, sigma_data=None):
     alpha, sigma = (value if rows else np.float64(value) for value in (level.alpha, level.sigma))
 
     def w(name):
+        """Two factors of w, so that no square leaves float64 but in the quotient."""
         if name == "F":
-            return (sigma ** 2 / sigma_data ** 2 + alpha ** 2) ** 0.5
-        return {"eps": alpha, "x0": sigma, "v": alpha ** 2 + sigma ** 2,
-                "score": alpha / sigma}.get(name, alpha + sigma)
+            return hypot(sigma / sigma_data, alpha), 1.0
+        if name == "v":
+            return (hypot(alpha, sigma),) * 2
+        if name == "score":
+            return alpha, 1 / sigma
+        return {"eps": alpha, "x0": sigma}.get(name, alpha + sigma), 1.0
 
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if kind == target:
             growth = alpha * 0 + 1
         elif (kind, target) == ("eps", "score"):
@@ -193,7 +197,8 @@ def amplification(kind, target, level, sigma_data=None):
         elif (kind, target) == ("score", "eps"):
             growth = sigma
         else:
-            growth = w(target) / w(kind)
+            (a, b), (c, d) = w(target), w(kind)
+            growth = a / c * (b / d)
     return growth if rows else float(growth)
 
 
@@ -234,8 +239,9 @@ def precondition_x0(level, label="t"):
 
 def precondition_v(level, label="t"):
     """F is v: D = (alpha x - sigma F)/(alpha^2 + sigma^2). [PD sec. D]"""
-    norm = level.alpha ** 2 + level.sigma ** 2
-    return Preconditioning(level.alpha / norm, -level.sigma / norm, level.alpha * 0 + 1, _time(level, label))
+    root = hypot(level.alpha, level.sigma)
+    alpha, sigma = level.alpha / root, level.sigma / root
+    return Preconditioning(alpha / root, -sigma / root, level.alpha * 0 + 1, _time(level, label))
 
 
 def precondition_F(level, sigma_data=0.5):
@@ -251,9 +257,9 @@ def precondition_F(level, sigma_data=0.5):
         if _vanishes(getattr(level, name)):
             raise LimitError(f"preconditioning 'F' at t = {level.t}, where {name} = 0: c_noise = log(sigma/alpha)/4 is "
                              "infinite; a sampler never evaluates the denoiser there")
-    norm = level.sigma ** 2 + level.alpha ** 2 * sigma_data ** 2
-    return Preconditioning(level.alpha * sigma_data ** 2 / norm, level.sigma * sigma_data / norm ** 0.5,
-                           1 / norm ** 0.5, -level.lam / 4)
+    root = hypot(level.sigma, level.alpha * sigma_data)
+    return Preconditioning(level.alpha * sigma_data / root * sigma_data / root, level.sigma / root * sigma_data,
+                           1 / root, -level.lam / 4)
 
 
 def precondition_velocity(level):

@@ -20,8 +20,9 @@ SNR is alpha^2/sigma^2, nothing else. Levels lie on the host: Python numbers or 
 import math
 
 import numpy as np
+from scipy.special import expit
 
-from .gaussian import fixed_variance, posterior
+from .gaussian import VARIANCES, noise_kept
 from .level import anywhere, everywhere
 from .parameterization import LimitError, amplification
 
@@ -33,8 +34,13 @@ def _positive(name, **values):
 
 
 def _inverse_snr(level):
-    """sigma^2/alpha^2; inf where alpha = 0."""
-    return level.ratio * level.ratio                # of a Python float ** 2 raises where this is inf
+    """sigma^2/alpha^2; inf where alpha = 0, and where it is above 1.8e308."""
+    with np.errstate(over="ignore"):
+        return level.ratio * level.ratio            # of a Python float ** 2 raises where this is inf
+
+
+def _plain(value):
+    return value if getattr(value, "ndim", 0) else float(value)
 
 
 def _least(a, b):
@@ -55,7 +61,8 @@ def min_snr(level, gamma=5.0):
     For v it is min(SNR, gamma)/(SNR + 1); min(SNR + 1, gamma)/(SNR + 1), which some code has, is another weight.
     """
     _positive("min_snr", gamma=gamma)
-    return _least(gamma * _inverse_snr(level), 1.0)
+    with np.errstate(over="ignore"):
+        return _least(gamma * _inverse_snr(level), 1.0)
 
 
 def soft_min_snr(level, gamma=4.0):
@@ -64,7 +71,7 @@ def soft_min_snr(level, gamma=4.0):
     With gamma = 1/sigma_data^2 the weight of |x_0|^2 is 1/(sigma^2/alpha^2 + sigma_data^2).
     """
     _positive("soft_min_snr", gamma=gamma)
-    return 1 / (level.snr / gamma + 1)
+    return _plain(expit(math.log(gamma) - 2 * level.lam))
 
 
 def p2(level, k=1.0, gamma=1.0):
@@ -72,13 +79,18 @@ def p2(level, k=1.0, gamma=1.0):
     _positive("p2", k=k)
     if not 0 <= gamma < math.inf:
         raise ValueError(f"weight p2: gamma is {gamma}, wanted a finite number >= 0")
-    return (k + level.snr) ** -gamma
+    if gamma == 0:
+        return simple(level)
+    with np.errstate(over="ignore"):
+        return _plain(np.exp(-gamma * np.logaddexp(math.log(k), 2 * level.lam)))
 
 
 def edm(level, sigma_data=0.5):
     """1 + sigma^2/(alpha sigma_data)^2, which is 1 for F. [EDM table 1]"""
     _positive("edm", sigma_data=sigma_data)
-    return 1 + _inverse_snr(level) / sigma_data ** 2
+    with np.errstate(over="ignore"):
+        root = level.ratio / sigma_data
+        return 1 + root * root
 
 
 def sigmoid(level, bias=2.0):
@@ -89,7 +101,7 @@ def sigmoid(level, bias=2.0):
     """
     if not math.isfinite(bias):
         raise ValueError(f"weight sigmoid: bias is {bias}, wanted a finite number")
-    return 1 / (1 + level.snr * math.exp(-bias))
+    return _plain(expit(bias - 2 * level.lam))
 
 
 def truncated_snr(level):
@@ -107,8 +119,9 @@ def flow(level):
 
     With times of density pi it is pi (1 + sigma/alpha)^2 under uniform ones. [SD3 eq. 18]
     """
-    root = 1 + level.ratio
-    return root * root
+    with np.errstate(over="ignore"):
+        root = 1 + level.ratio
+        return root * root
 
 
 WEIGHTS = {"simple": simple, "min_snr": min_snr, "soft_min_snr": soft_min_snr, "p2": p2, "edm": edm,
@@ -125,7 +138,7 @@ def squared_diffusion(level, dalpha, dsigma):
     """
     if anywhere(level.alpha == 0):
         raise LimitError(f"squared_diffusion at t = {level.t}, where alpha = 0: g is infinite there; end before it")
-    return 2 * level.sigma * dsigma - 2 * (dalpha / level.alpha) * level.sigma ** 2
+    return 2 * level.sigma * (dsigma - dalpha / level.alpha * level.sigma)
 
 
 def likelihood(level, dalpha, dsigma):
@@ -136,22 +149,27 @@ def likelihood(level, dalpha, dsigma):
     """
     if anywhere(level.sigma == 0):
         raise LimitError(f"likelihood weight at t = {level.t}, where sigma = 0: it is infinite there; start after it")
-    return squared_diffusion(level, dalpha, dsigma) / (2 * level.sigma ** 2)
+    if anywhere(level.alpha == 0):
+        raise LimitError(f"likelihood weight at t = {level.t}, where alpha = 0: g is infinite there; end before it")
+    return dsigma / level.sigma - dalpha / level.alpha
 
 
 def vlb(s, t, variance="small"):
     """L_{t-1} of the bound in nats over |eps - eps_hat|^2 summed over entries, p(x_s | x_t) of a fixed variance.
 
-    (c_x0 sigma_t/alpha_t)^2/(2 variance), where c_x0 is the posterior's; between neighbours of a discrete schedule
+    (c_x0 sigma_t/alpha_t)^2/(2 variance), c_x0 the posterior's, from ratios alone; between neighbours of a schedule
     beta_t^2/(2 variance (1 - beta_t) (1 - abar_t)) [DDPM eq. 12]; with "small" (SNR_s/SNR_t - 1)/2, which of |x_0|^2
     is (SNR_s - SNR_t)/2 [VDM eq. 13, 14].
     Raises LimitError where the variance is 0: s clean and "small", where the decoder takes the term's place.
     """
-    var = fixed_variance(variance, s, t)
-    if anywhere(var == 0):
+    if variance not in VARIANCES:
+        raise ValueError(f"vlb: variance is {variance!r}, wanted one of {', '.join(VARIANCES)}")
+    kept, lost = noise_kept(s, t)                   # q = alpha_ts sigma_s/sigma_t and 1 - q^2
+    if anywhere(lost == 0) or variance == "small" and anywhere(kept == 0):
         raise LimitError(f"vlb weight from t = {t.t} to {s.t}: p(x_s | x_t) has no variance there; the term of the "
                          "clean level is the decoder's (process/bound.py)")
-    return (posterior(s, t).c_x0 * t.ratio) ** 2 / (2 * var)
+    root = s.alpha / t.alpha if variance == "large" else 1 / kept
+    return lost * root * root / 2
 
 
 # ---- from one prediction to the others

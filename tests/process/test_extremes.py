@@ -8,8 +8,9 @@ from mpmath import mpf
 
 from planted import mutant
 
-from refdiff.process import families, family_grids, likelihood, schedules, times
+from refdiff.process import families, family_grids, gaussian, likelihood, parameterization, schedules, times, weights
 from refdiff.process.level import Level, ve
+from refdiff.process.parameterization import KINDS, Prediction
 from refdiff.rng import Key
 
 mpmath.mp.dps = 50
@@ -174,3 +175,142 @@ def test_the_normal_prior_and_the_likelihood_reach_any_noise():
     found = likelihood.log_likelihood(lambda x, level: (0 * x, lambda v: 0 * v), np.ones((1, 2)), ve(1.0), ve(sigma),
                                       likelihood.normal_prior(0.0), tolerance=0.1)
     np.testing.assert_allclose(found.log_p, [-1 - math.log(2 * math.pi)], rtol=1e-3)
+
+
+# ---- levels, conversions, posteriors and weights where squares leave float64
+
+FAR = [(1.0, 1e-160), (1.0, 1e-155), (1.0, 1e160), (1e-170, 1e-170), (1e-160, 1e140), (1e160, 1e150), (1.0, 1e-320),
+       (1e-320, 1.0), (1e-200, 1e200), (1e200, 1e-200)]
+
+
+def rows_of(level):
+    return Level(np.zeros(1), np.array([level.alpha]), np.array([level.sigma]))
+
+
+@pytest.mark.parametrize("alpha, sigma", FAR)
+def test_lambda_of_any_level_equals_50_digits(alpha, sigma):
+    level = Level(0, alpha, sigma)
+    want = float(mpmath.log(mpf(alpha) / mpf(sigma)))
+    np.testing.assert_allclose([level.lam, rows_of(level).lam[0]], want, rtol=1e-15)
+
+
+def exact_weights(alpha, sigma):
+    snr, g = (mpf(alpha) / mpf(sigma)) ** 2, mpf(4)
+    return {"simple": mpf(1), "min_snr": min(snr, mpf(5)) / snr, "soft_min_snr": g / (snr + g), "p2": 1 / (1 + snr),
+            "edm": 1 + 4 / snr, "sigmoid": mpmath.exp(2) / (mpmath.exp(2) + snr), "truncated_snr": max(mpf(1), 1 / snr),
+            "snr_plus_one": 1 + 1 / snr, "flow": (1 + 1 / mpmath.sqrt(snr)) ** 2}
+
+
+@pytest.mark.parametrize("name", weights.WEIGHTS)
+def test_weights_of_any_level_equal_50_digits_or_are_infinite_or_0_beyond_them(name):
+    """To the least normal number, 2e-308."""
+    with np.errstate(all="raise", under="ignore"):
+        for alpha, sigma in FAR:
+            level, want = Level(0, alpha, sigma), float(exact_weights(alpha, sigma)[name])
+            found = [weights.WEIGHTS[name](level), weights.WEIGHTS[name](rows_of(level))[0]]
+            np.testing.assert_allclose(found, want, rtol=2e-13, atol=2e-308, err_msg=f"{name} {alpha} {sigma}")
+        half = weights.p2(ve(1e-155), gamma=0.5)
+        np.testing.assert_allclose(half, 1e-155, rtol=1e-13)
+
+
+def check_conversions(module=parameterization):
+    """x0 and eps of unit size, said as every kind that float64 can hold, and back."""
+    x0, eps, d = mpf("0.7"), mpf("-1.3"), mpf("0.5")
+    for alpha, sigma in ((1.0, 1e-160), (1.0, 1e160), (1e-170, 1e-170), (1e160, 1e160), (3.0, 4.0)):
+        level, (a, s) = Level(0, alpha, sigma), (mpf(alpha), mpf(sigma))
+        x = a * x0 + s * eps
+        root = mpmath.sqrt(s ** 2 + a ** 2 * d ** 2)
+        said = {"eps": eps, "x0": x0, "v": a * eps - s * x0, "score": -eps / s, "velocity": eps - x0,
+                "F": (s / d * x0 - a * d * eps) / root}
+        for kind, value in said.items():
+            made = module.Prediction(kind, np.array([[float(value)]]), np.array([[float(x)]]), level, float(d))
+            rows = module.Prediction(kind, made.value, made.x, rows_of(level), float(d))
+            ask = {"eps": "eps" if alpha < sigma else "x0", "score": "eps", "x0": "x0"}.get(kind)
+            for name in [ask] if ask and alpha != 3.0 else ("x0", "eps", "v", "F", "velocity"):
+                for one in (made, rows):
+                    np.testing.assert_allclose(getattr(one, name), float(said[name]), rtol=1e-13,
+                                               err_msg=f"{kind} to {name} at {alpha}, {sigma}")
+
+
+def test_predictions_at_any_level_equal_50_digits():
+    check_conversions()
+
+
+@pytest.mark.parametrize("alpha, sigma", [(1.0, 1e160), (1e-170, 1e-170), (1e160, 1e160), (3.0, 4.0)])
+def test_amplification_at_any_level_equals_50_digits(alpha, sigma):
+    a, s = mpf(alpha), mpf(sigma)
+    w = {"eps": a, "x0": s, "v": a ** 2 + s ** 2, "score": a / s, "velocity": a + s, "data_velocity": a + s,
+         "F": mpmath.sqrt(s ** 2 * 4 + a ** 2)}
+    for kind in (*KINDS, "F"):
+        for target in (*KINDS, "F"):
+            want = 1 / s if (kind, target) == ("eps", "score") else s if (kind, target) == ("score", "eps") else \
+                mpf(1) if kind == target else w[target] / w[kind]
+            found = parameterization.amplification(kind, target, Level(0, alpha, sigma), 0.5)
+            np.testing.assert_allclose(found, float(want), rtol=1e-14, atol=1e-322, err_msg=f"{kind} {target}")
+
+
+@pytest.mark.parametrize("name", ["v", "F"])
+def test_preconditionings_at_any_level_say_x0(name):
+    for alpha, sigma in ((1.0, 1e-150), (1.0, 1e150), (1e-150, 1e-150), (1e150, 1e150), (3.0, 4.0)):
+        c = parameterization.PRECONDITIONINGS[name](Level(1, alpha, sigma))
+        made = Prediction(name, np.array([[0.3]]), np.array([[alpha]]), Level(1, alpha, sigma), 0.5)
+        np.testing.assert_allclose(c.c_skip * alpha + c.c_out * 0.3, made.x0[0, 0], rtol=1e-14)
+        std = mpmath.sqrt(mpf(sigma) ** 2 + mpf(alpha) ** 2 / 4)
+        np.testing.assert_allclose(c.c_in, float(1 / std) if name == "F" else 1.0, rtol=1e-15)
+
+
+def check_posterior(module=gaussian):
+    for s, t in ((ve(5e-164), ve(1e-163)), (ve(5e150), ve(1e151)), (Level(1, 1e-170, 3e-171), Level(2, 5e-171, 1e-170)),
+                 (Level(1, 0.8, 0.6), Level(2, 0.3, 0.9))):
+        alpha_s, sigma_s, alpha_t, sigma_t = map(mpf, (s.alpha, s.sigma, t.alpha, t.sigma))
+        var = sigma_t ** 2 - (alpha_t / alpha_s * sigma_s) ** 2
+        want = (alpha_s * var / sigma_t ** 2, alpha_t / alpha_s * (sigma_s / sigma_t) ** 2,
+                sigma_s ** 2 * var / sigma_t ** 2)
+        for found in (module.posterior(s, t), [c[0] for c in module.posterior(rows_of(s), rows_of(t))]):
+            np.testing.assert_allclose(found, [float(w) for w in want], rtol=1e-14, atol=1e-322)
+        np.testing.assert_allclose(module.transition(s, t)[1], float(var), rtol=1e-14, atol=1e-322)
+
+
+def test_posteriors_at_any_level_equal_50_digits():
+    check_posterior()
+
+
+@pytest.mark.parametrize("old, new", [
+    ("s.alpha * lost", "lost"), ("kept * (s.sigma / t.sigma)", "kept"), ("_variance(s.sigma * lost, s.sigma, s)",
+                                                                        "_variance(lost, s.sigma, s)"),
+    ("(t.sigma - r) / t.sigma * (1 + r", "(t.sigma - r) / t.sigma * (1 - r"),
+    ("t.sigma - r, t.sigma + r, t)", "t.sigma - r, t.sigma - r, t)"), ("r = alpha_ts * s.sigma", "r = s.sigma")])
+def test_mutants_of_the_posterior_are_killed(old, new):
+    with pytest.raises((AssertionError, ValueError)):
+        check_posterior(mutant("process.gaussian", (old, new)))
+
+
+@pytest.mark.parametrize("old, new", [
+    ("return expand(alpha / root / root, x) * x - ", "return expand(alpha / root, x) * x - "),
+    ("- expand(sigma / root / root, x) * value", "- expand(sigma / root, x) * value"),
+    ("+ expand(alpha / root / root, x) * value", "+ expand(alpha / root, x) * value"),
+    ("expand(alpha * d / root * d / root, x)", "expand(alpha * d / root / root, x)"),
+    ("expand(sigma / root * d, x)", "expand(sigma / root, x)"), ("(expand(sigma, x) * value)) /", "value) /"),
+    ("expand(alpha * d / root, x)", "expand(alpha / root, x)"),
+    ("self.level.sigma / root / self.sigma_data", "self.level.sigma / root"),
+    ("hypot(self.level.sigma, self.level.alpha * self.sigma_data)", "hypot(self.level.sigma, self.level.alpha)")])
+def test_mutants_of_the_conversions_are_killed(old, new):
+    with pytest.raises(AssertionError):
+        check_conversions(mutant("process.parameterization", (old, new)))
+
+
+@pytest.mark.parametrize("ask", [lambda: gaussian.transition(ve(1e159), ve(1e160)),
+                                 lambda: gaussian.posterior(ve(5e159), ve(1e160)),
+                                 lambda: gaussian.transition(rows_of(ve(1e159)), rows_of(ve(1e160)))])
+def test_a_variance_beyond_the_largest_number_is_refused(ask):
+    with pytest.raises(ValueError, match="is above 1.8e308; rescale"):
+        ask()
+
+
+def test_the_weight_of_the_bound_is_of_ratios_alone():
+    for unit in (1e-161, 1.0, 1e160):
+        for of in (lambda x: x, rows_of):
+            s, t = of(Level(1, 1.0, 0.5 * unit)), of(Level(2, 1.0, unit))
+            np.testing.assert_allclose(weights.vlb(s, t), 1.5, rtol=1e-14)
+            np.testing.assert_allclose(weights.vlb(s, t, "large"), 0.375, rtol=1e-14)
+            np.testing.assert_allclose(weights.likelihood(t, 0.0, unit), 1.0, rtol=1e-14)
