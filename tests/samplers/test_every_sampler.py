@@ -4,6 +4,8 @@ Each sampler's own tests judge its numbers. Here each is asked for what none may
 finite, to take another number of steps than the grid has, to mix the rows of a batch, or to use a draw twice.
 """
 import inspect
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from refdiff import samplers
 from refdiff.process import affine, families, family_grids, grids, preserving, schedules
 from refdiff.process.exact import FiniteData, Gaussian, ring
 from refdiff.process.gaussian import VARIANCES
-from refdiff.process.parameterization import KINDS
+from refdiff.process.parameterization import KINDS, LimitError
 from refdiff.rng import Key
 from refdiff.samplers import SAMPLERS
 from refdiff.samplers.orders import CLAIMS
@@ -34,16 +36,18 @@ OPTIONS = {
              "lower_order_final": ["paper", "always", "never"]},
     "dpm": {"order": [1, 2, 3], "form": ["single", "multi"], "rule": [None, "truncated", "exact"],
             "start": [None, "lower", "single"], "lower_order_final": [None, "paper", "always", "never"],
-            "r1": [None, .4]},
+            "r1": [None, .4], "r2": [None, .7]},
     "euler_ancestral": {"eta": [0., .5, 1.]},
-    "euler_maruyama": {"dt": ["spacing", "1/N"], "end": ["mean", "noise"]},
+    "euler_maruyama": {"dt": ["spacing", "T/N"], "end": ["mean", "noise"]},
     "lms": {"order": [1, 2, 3, 4], "start": ["lower", "rk4"], "lower_order_final": ["paper", "always", "never"]},
-    "plms": {"order": [1, 2, 3, 4], "start": ["lower", "rk4"]},
+    "plms": {"order": [1, 2, 3, 4], "start": ["prk", "lower", "rk4"],
+             "lower_order_final": ["paper", "always", "never"]},
     "predictor_corrector": {"predictor": ["reverse-diffusion", "ancestral"], "corrections": [0, 1, 2],
-                            "size": ["norm", "batch-norm", "expected"], "snr": [.01, .16]},
+                            "size": ["norm", "batch-norm", "expected"], "snr": [.01, .16],
+                            "first": ["predictor", "corrector"]},
     "reverse_diffusion": {"end": ["mean", "noise"]},
     "sde_dpmpp": {"order": [1, 2], "tau": [0., .5, 1.], "rule": ["truncated", "exact"], "end": ["mean", "noise"]},
-    "unipc": {"order": [1, 2, 3], "kind": ["x0", "eps"], "B": ["B1", "B2", "exact"],
+    "unipc": {"order": [1, 2, 3, 4, 5, 6], "kind": ["x0", "eps"], "B": ["B1", "B2", "exact"],
               "corrector": ["paper", "every", "never"], "start": ["lower", "rk4"],
               "lower_order_final": ["paper", "always", "never"]},
 }
@@ -55,7 +59,13 @@ SCHEDULES = [schedules.linear(1000), schedules.scaled_linear(50), schedules.cosi
              schedules.sigmoid_alpha_bar(40), schedules.quadratic(25),
              schedules.zero_terminal_snr(schedules.scaled_linear(60))]
 FAMILIES = [preserving.VP(), preserving.SubVP(), families.Flow(), families.TrigFlow(), preserving.Cosine(),
-            preserving.Laplace(), families.Geometric(.01, 50.)]
+            preserving.Laplace(), families.Geometric(.01, 50.),
+            families.VarianceExploding()]
+
+# Who refuses, in the words that a refusal begins with: a sampler, its grid, their family, or the prediction.
+PARTS = [*NAMES, "grid", "interpolated", *(family.rule.partition("(")[0] for family in FAMILIES)]
+REFUSES = re.compile(rf"({'|'.join(PARTS)})\b"
+                     rf"|({'|'.join(KINDS)}|F) cannot be had from ({'|'.join(KINDS)}|F) at t = ")
 
 
 @st.composite
@@ -102,8 +112,11 @@ def test_any_combination_is_finite_with_the_grids_steps_or_is_refused(name):
             x = begin(grid, world)
             if name in NOISY:
                 options["noise"] = samplers.noise_from(Key(2), x)
-            states = list(SAMPLERS[name](as_kind(world, kind), grid, x, **options))
-        except ValueError:                                # LimitError too: a refusal by name
+            with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):
+                warnings.simplefilter("error")
+                states = list(SAMPLERS[name](as_kind(world, kind), grid, x, **options))
+        except ValueError as refusal:                     # LimitError too: a refusal by name, and not by numpy or math
+            assert type(refusal) in (ValueError, LimitError) and REFUSES.match(str(refusal)), repr(refusal)
             return
         assert len(states) == len(grid) and [s.step for s in states] == list(range(len(grid)))
         assert states[-1].level == grid.level(len(grid))
