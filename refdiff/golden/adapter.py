@@ -7,13 +7,15 @@
 
 A method that is missing, or raises NotImplementedError, is "not implemented": never a failure. It may answer with a
 bare value, a dict with any of the expected fields, or lists; of tensors too, which are detached and brought to the
-host. Optional attributes: name, version; prediction, the kind that its networks predict ("eps"); configurations() and
-subject(operation, inputs), see audit.py and oracles.py.
+host. Optional attributes: name, version; prediction, the kind that its networks predict ("eps"); dtypes, those it works
+in (("float32", "float64")); configurations(), the trajectories that are legal for it, as dicts of sampler, schedule, T,
+rule, final and options; subject(operation, inputs), the name of the class or function that answers.
 """
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +142,18 @@ def call(adapter, operation, inputs):
     except NotImplementedError as error:
         return Answer(missing=str(error) or f"{operation} raised NotImplementedError")
     except Exception as error:
+        unknown = isinstance(error, TypeError) and re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] in inputs:                # handed on with **options to what has no such option
+            return Answer(missing=f"{operation} takes no option {unknown[1]}")
         return Answer(error=last_line(error))
+
+
+def names_argument(adapter, operation, name):
+    """Whether a method has an argument of this very name; False where its signature cannot be read."""
+    try:
+        return name in inspect.signature(getattr(adapter, operation)).parameters
+    except (TypeError, ValueError, AttributeError):
+        return False
 
 
 def _refused_names(method, inputs):

@@ -36,10 +36,8 @@ class Cause:
 
 def agreement(fields, expected):
     """The least digits over the fields answered; None for a field that is not expected or has another shape."""
-    if set(fields) == {""}:
-        if len(expected) != 1:
-            return None
-        fields = {next(iter(expected)): fields[""]}
+    if len(fields) == len(expected) == 1 and next(iter(fields)) in ("", "x", "states"):
+        fields = {next(iter(expected)): next(iter(fields.values()))}
     if not fields or not set(fields) <= set(expected):
         return None
     found = []
@@ -48,6 +46,8 @@ def agreement(fields, expected):
         got = np.asarray(got)
         if got.shape != wanted.shape and got.ndim == wanted.ndim + 1 and got.shape[1:] == wanted.shape:
             got = got[-1]                                    # a list of states, where the last one is wanted
+        elif name == "states" and got.shape == wanted.shape[1:]:
+            wanted = wanted[-1]
         found.append(digits(got.reshape(wanted.shape) if got.size == wanted.size == 1 else got, wanted))
     return None if None in found else min(found)
 
@@ -65,11 +65,11 @@ def explain(operation, inputs, fields, flags=(), known=(), cost=COST):
     if operation not in OPERATIONS:
         return None
     needed = SINGLE if single(fields) else ENOUGH
-    base = _agrees(operation, inputs, fields, {})
+    base = agrees(operation, inputs, fields, {})
     found = [(chosen, d) for chosen in _singles(operation, flags)
-             if (d := _agrees(operation, inputs, fields, chosen)) is not None and d >= needed and d > (base or 0) + 1]
+             if (d := agrees(operation, inputs, fields, chosen)) is not None and d >= needed and d > (base or 0) + 1]
     if not found:
-        found = [(chosen, d) for chosen in known if (d := _agrees(operation, inputs, fields, chosen)) is not None
+        found = [(chosen, d) for chosen in known if (d := agrees(operation, inputs, fields, chosen)) is not None
                  and d >= needed and d > (base or 0) + 1][:1]
     if not found:
         described = _varied(operation, inputs, fields, needed, base) or _float32(operation, inputs, fields, base)
@@ -97,16 +97,17 @@ def _pairs(operation, inputs, fields, flags, needed, cost):
             return []
         if set(a) & set(b):
             continue
-        d = _agrees(operation, inputs, fields, a | b)
+        d = agrees(operation, inputs, fields, a | b)
         if d is not None and d >= needed:
             return [(a | b, d)]
     return []
 
 
-def _agrees(operation, inputs, fields, chosen):
+def agrees(operation, inputs, fields, chosen=None):
+    """The digits in which an answer agrees with the reference under conventions; None where they do not compare."""
     try:
         with np.errstate(all="ignore"):
-            return agreement(fields, answer(operation, _for_reference(inputs), **chosen))
+            return agreement(fields, answer(operation, _for_reference(inputs), **(chosen or {})))
     except (ValueError, KeyError, TypeError, ArithmeticError, IndexError):
         return None
 
@@ -117,11 +118,13 @@ def _for_reference(inputs):
 
 def _varied(operation, inputs, fields, needed, base):
     """The answer to another question: another parameter, or two arguments exchanged."""
-    for words, other in variations(operation, inputs):
-        d = _agrees(operation, other, fields, {})
-        if d is not None and d >= needed and d > (base or 0) + 1:
-            return Cause(f"agrees to {whole(d)} digits with the answer for {words}", {}, d)
-    return None
+    found = [(words, d) for words, other in variations(operation, inputs)
+             if (d := agrees(operation, other, fields, {})) is not None and d >= needed and d > (base or 0) + 1]
+    if not found:
+        return None
+    best = max(d for _, d in found)
+    near = [words for words, d in found if d > best - 2]
+    return Cause(f"agrees to {whole(best)} digits with the answer {' or '.join(near[:3])}", {}, best)
 
 
 def _words(near, best):
@@ -136,7 +139,7 @@ def whole(digits):
 
 
 def _float32(operation, inputs, fields, base):
-    """An answer as near to the paper's as float32 tables would be."""
+    """An answer as near to the paper's as float32 tables would be, or nearer: an accuracy loss, no other formula."""
     with_tables = None
     try:
         exact = answer(operation, _for_reference(inputs))
@@ -144,14 +147,17 @@ def _float32(operation, inputs, fields, base):
         with_tables = agreement({name: np.array(v, dtype=np.float64) for name, v in rough.items()}, exact)
     except (ValueError, KeyError, TypeError):
         pass
-    if base is None or base >= 14:
+    if base is None:
         return None
-    if with_tables is not None and with_tables < 14 and base > with_tables - 1.5 and base > 2.5:
+    if with_tables is not None and 2.5 < base < 9.5 and abs(base - with_tables) < 1.5:
         return Cause(f"agrees to {base:.1f} digits, as tables in float32 do ({with_tables:.1f}): table_dtype=float32",
                      {"table_dtype": "float32"}, base)
     if 5.5 <= base <= 9:
         return Cause(f"agrees to {base:.1f} digits: something on the way is in float32", {"table_dtype": "float32"},
                      base)
+    if base > 9:
+        return Cause(f"agrees to {base:.1f} digits: digits are lost, in a difference of near numbers or to a small "
+                     "constant that is added", {}, base)
     return None
 
 
@@ -230,7 +236,8 @@ def _coefficient(adapter, operation, inputs, calls):
         skip = ("steps", "rule", "final", "denoiser", "noise", "x", "grid_options", "states")
         rest = {name: value for name, value in inputs.items() if name not in skip}
         for i in range(len(grid["t"]) - 1):
-            said = _coefficient(adapter, "step", rest | {"t": grid["t"][i], "s": grid["t"][i + 1], "noise": 0.0}, ())
+            said = _coefficient(adapter, "step", rest | {"t": grid["t"][i], "s": grid["t"][i + 1], "x": 0.0,
+                                                         "prediction": 0.0, "noise": 0.0}, ())
             if said:
                 return f"step {i}: {said}"
         return ""

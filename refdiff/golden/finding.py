@@ -74,8 +74,9 @@ class Report:
         return (said or "nothing judged") + (f"; {missing} not implemented" if missing else "")
 
     def groups(self):
-        """{first two parts of the check: [findings]}: what a table has a line for."""
+        """{family of checks: [findings]}: a table's lines; of samplers, steps and oracles by the second part too."""
         made = {}
         for f in self.findings:
-            made.setdefault("/".join(f.check.split("/")[:2]), []).append(f)
+            parts = f.check.split("/")
+            made.setdefault("/".join(parts[:2 if parts[0] in ("sampler", "step", "oracle") else 1]), []).append(f)
         return made

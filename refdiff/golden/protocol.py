@@ -40,7 +40,7 @@ import threading
 
 import numpy as np
 
-from .adapter import OPERATIONS, PREFIXES
+from .adapter import OPERATIONS, PREFIXES, call, name_of
 
 SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 LONGEST = 10 ** 8                   # characters of a line
@@ -75,6 +75,8 @@ def from_json(value):
 
 class Program:
     """An adapter that asks a program. command: a list, or a line split as a shell does. timeout: seconds per reply."""
+
+    dtypes = ("float64",)                       # JSON has no other
 
     def __init__(self, command, timeout=20.0):
         self.command = shlex.split(command) if isinstance(command, str) else list(command)
@@ -172,7 +174,8 @@ class Program:
                 missing = said.partition(":")[0].strip() == "not-implemented"
                 raise (NotImplementedError if missing else RuntimeError)(said)
             else:
-                return _arrays(from_json(reply["answer"]))
+                answer = from_json(reply["answer"])
+                return answer if operation == "hello" else _arrays(answer)
 
     def _write(self, message):
         try:
@@ -251,18 +254,14 @@ def serve(adapter, source, target):
             return np.array(from_json(json.loads(source.readline())["value"]), dtype=np.float64)
 
         inputs = _with_calls(getattr(adapter, operation, None), from_json(request["inputs"]), asked)
-        try:
-            if operation == "hello":
-                answer = {"name": getattr(adapter, "name", ""), "version": getattr(adapter, "version", "")}
-            elif not hasattr(adapter, operation):
-                raise NotImplementedError(operation)
-            else:
-                answer = getattr(adapter, operation)(**inputs)
-            send({"id": number, "answer": answer})
-        except NotImplementedError as error:
-            send({"id": number, "error": f"not-implemented: {error}"})
-        except Exception as error:
-            send({"id": number, "error": f"{type(error).__name__}: {error}"})
+        if operation == "hello":
+            send({"id": number, "answer": {"name": name_of(adapter), "version": getattr(adapter, "version", "")}})
+            continue
+        got = call(adapter, operation, inputs)
+        if got.fields is None:
+            send({"id": number, "error": f"not-implemented: {got.missing}" if got.missing else got.error})
+        else:
+            send({"id": number, "answer": got.fields.get("", got.fields)})
 
 
 def _with_calls(method, inputs, asked):

@@ -1,6 +1,6 @@
 """Other questions that an answer may be right for: another schedule, another parameter, two arguments exchanged.
 
-    variations("step", inputs)      yields (words, inputs') such as ("eta=0", ...), ("t and s exchanged", ...)
+    variations("step", inputs)      yields (words, inputs'): ("for eta=0", ..), ("with t and s exchanged", ..)
 """
 import itertools
 
@@ -35,23 +35,30 @@ def variations(operation, inputs):
         if name in inputs:
             for value in values:
                 if value != inputs[name] and type(value) is type(inputs[name]):
-                    yield f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}", inputs | {name: value}
+                    yield f"for {name}={_said(value)}", inputs | {name: value}
     if operation == "schedule":
         yield from _schedules(inputs)
     for name in SHIFTED:
         if isinstance(inputs.get(name), int):
             for by in (-1, 1):
-                yield f"{name}{by:+d} for {name}", inputs | {name: inputs[name] + by}
+                yield f"for {name}{by:+d} in place of {name}", inputs | {name: inputs[name] + by}
+    for name, value in inputs.items():
+        if isinstance(value, (bool, float)) and value:
+            yield f"without {name}", {key: part for key, part in inputs.items() if key != name}
     yield from _exchanged(inputs)
+
+
+def _said(value):
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _schedules(inputs):
     for parameter, values in PARAMETERS.get(inputs["name"], {}).items():
         for value in values:
-            yield f"{parameter}={value:g}", inputs | {parameter: value}
+            yield f"for {parameter}={value:g}", inputs | {parameter: value}
     if inputs["name"] in ("linear", "scaled_linear", "quadratic", "sigmoid"):
         for start, end in ENDS:
-            yield f"beta from {start:g} to {end:g}", inputs | {"beta_start": start, "beta_end": end}
+            yield f"for beta from {start:g} to {end:g}", inputs | {"beta_start": start, "beta_end": end}
 
 
 def _exchanged(inputs):
@@ -59,4 +66,4 @@ def _exchanged(inputs):
     real = [name for name, value in inputs.items() if isinstance(value, (float, np.ndarray)) and name != "lr"]
     for a, b in itertools.combinations(real, 2):
         if np.shape(inputs[a]) == np.shape(inputs[b]):
-            yield f"{a} and {b} exchanged", inputs | {a: inputs[b], b: inputs[a]}
+            yield f"with {a} and {b} exchanged", inputs | {a: inputs[b], b: inputs[a]}

@@ -69,7 +69,7 @@ PLANTED = [
     ("guidance w for s", "return unconditional + scale * (conditional - unconditional)",
      "return (1 + scale) * conditional - scale * unconditional", "guidance_scale=w"),
     ("min-SNR of v", '"v": snr + 1}[kind]', '"v": snr + 1}[kind] if kind != "v" else min(snr + 1, gamma) / (snr + 1)',
-     "min_snr_v=snr+1"),
+     "min_snr_v="),
     ("SNR without its square", "snr = alpha ** 2 / sigma ** 2", "snr = alpha / sigma", "snr_meaning=ratio"),
     ("tables in float32", "return table.astype(np.float64)", "return table.astype(np.float32)", "float32"),
     ("sigma and alpha exchanged", "return alpha * x0 + sigma * eps", "return sigma * x0 + alpha * eps", "exchanged"),

@@ -5,8 +5,8 @@ import math
 import jinja2
 
 from ... import figures
-from ..finding import STATUSES, shown
-from .text import HEAD, differences, number, rows, stale, together
+from ..finding import shown
+from .text import HEAD, differences, missing, number, rows, stale, together
 
 PANELS = 9                      # charts, failures first
 
@@ -43,5 +43,5 @@ def page(report):
                                       ("convention", "Other published conventions"))]
     return environment.get_template("audit.html").render(
         report=report, head=HEAD, rows=rows(report), sections=sections, shown=shown, number=number,
-        statuses=STATUSES, stale=stale(report),
+        missing=missing(report), stale=stale(report),
         picture=base64.b64encode(picture).decode() if picture else "")

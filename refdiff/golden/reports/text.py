@@ -1,4 +1,6 @@
 """The terminal's table and the Markdown page: a line per family of checks, then every difference with its cause."""
+import textwrap
+
 from ..finding import STATUSES, shown
 
 HEAD = ("check", "pass", "convention", "deviation", "fail", "not impl.", "digits")
@@ -6,13 +8,22 @@ MOST = 12                           # differences told in full in the terminal, 
 
 
 def rows(report):
-    """One row of cells per family, as HEAD names them; digits are the least of what passes."""
+    """One row of cells per family of which anything is implemented; digits are the least of what passes."""
     made = []
     for group, findings in report.groups().items():
+        if all(f.status == "not-implemented" for f in findings):
+            continue
         numbers = [sum(f.status == status for f in findings) for status in STATUSES]
         agreed = [f.digits for f in findings if f.status == "pass" and f.digits is not None]
         made.append((group, *(str(n) if n else "." for n in numbers), shown(min(agreed)) if agreed else "-"))
     return made
+
+
+def missing(report):
+    """The families of which nothing is implemented, as a line; "" if there is none."""
+    names = [f"{group} ({len(findings)})" for group, findings in report.groups().items()
+             if all(f.status == "not-implemented" for f in findings)]
+    return f"Not implemented at all: {', '.join(names)}." if names else ""
 
 
 def columns(lines):
@@ -37,6 +48,8 @@ def differences(report, statuses=("fail", "deviation", "convention")):
 def terminal(report, most=MOST):
     """The report as lines of text."""
     lines = [report.title, "", *columns([HEAD, *rows(report)]), ""]
+    if missing(report):
+        lines += [*textwrap.wrap(missing(report), 110), ""]
     told = together(differences(report))
     for f, others in told[:most]:
         lines += [f"{f.status.upper():10} {f.check}" + (f"  (and {others} more)" if others else ""),
@@ -66,7 +79,8 @@ def markdown(report):
              + (f", golden cases {report.cases}" if report.cases else "") + ".",
              "Digits: the least agreement of the checks that pass, relative to the largest entry wanted; `all`: the",
              "same bits.", "", "| " + " | ".join(HEAD) + " |", "| --- " + "| ---: " * (len(HEAD) - 1) + "|",
-             *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows(report)), ""]
+             *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows(report)), "",
+             *([_cell(missing(report)), ""] if missing(report) else [])]
     for title, status in (("Failures", "fail"), ("Expected deviations", "deviation"),
                           ("Other published conventions", "convention")):
         chosen = together(differences(report, (status,)))
