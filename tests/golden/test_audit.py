@@ -13,6 +13,7 @@ from refdiff.golden import adapter as adapters
 from refdiff.golden import audit as auditing
 from refdiff.golden.case import Case
 from refdiff.golden.finding import Finding
+from refdiff.golden.store import load
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
@@ -232,3 +233,17 @@ def test_golden(check):
     assert "PASSED test_it.py::test_golden[q_sample/snr1]" in done.stdout, done.stdout
     assert "XFAIL test_it.py::test_golden[clip/invalid/norm-0]" in done.stdout and "nobody asks" in done.stdout
     assert "not implemented: heun" in done.stdout and " failed" not in done.stdout
+
+
+# ---- the adapter that the README shows
+
+def test_the_example_in_torch_passes_all_that_it_has():
+    pytest.importorskip("torch", reason="the example is a DDIM in PyTorch")
+    found = auditing.audit("example-ddim", load("sampler/*"), only="sampler/*,oracle/*/ddim/*")
+    judged = [f for f in found if f.status != "not-implemented"]
+    assert len(judged) > 20 and all(f.status == "pass" for f in judged), [(f.check, f.cause) for f in judged]
+
+
+def test_the_examples_adapter_has_at_most_ten_lines():
+    text = (ROOT / "refdiff" / "golden" / "adapters" / "example_ddim.py").read_text().partition("# ---- the adapter")[2]
+    assert len([line for line in text.splitlines()[1:] if line.strip()]) <= 10
