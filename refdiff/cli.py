@@ -351,7 +351,7 @@ def verify(paper, page, markdown):
         files.write(markdown, verifying.markdown(rows))
     click.echo("\n".join(verifying.table(rows)))
     failed = [row for row in rows if not row.holds]
-    for why in [*problems, *(proof.why for row in failed for proof in row.proofs if proof.why)]:
+    for why in [*problems, *dict.fromkeys(proof.why for row in failed for proof in row.proofs if proof.why)]:
         click.echo(why, err=True)
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} equations hold")
     if failed or problems:
