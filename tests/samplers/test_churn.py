@@ -33,6 +33,8 @@ def settings(grid):
     top = ratio[0] / 1.6
     yield dict(S_churn=.3 * len(grid), S_tmin=1.05 * ratio[-1], S_tmax=top, S_noise=1.02)
     yield dict(S_churn=9. * len(grid), S_tmin=0., S_tmax=top, S_noise=1.)
+    # both ends are levels of the grid, and are churned
+    yield dict(S_churn=.2 * len(grid), S_tmin=ratio[-1], S_tmax=max(r for r in ratio if r <= top), S_noise=1.)
 
 
 def check_churn(module, all_grids=few):
@@ -151,6 +153,8 @@ MUTANTS = [
     ("math.sqrt(2) - 1", "math.sqrt(2)"),
     ("S_tmin <= t.ratio", "S_tmin < 1.1 * t.ratio"),
     ("t.ratio <= S_tmax", "t.ratio <= 2 * S_tmax"),
+    ("S_tmin <= t.ratio", "S_tmin < t.ratio"),
+    ("t.ratio <= S_tmax", "t.ratio < S_tmax"),
     ("(hat.ratio - t.ratio) * (hat.ratio + t.ratio)", "(hat.ratio - t.ratio) * (hat.ratio - t.ratio)"),
     ("* S_noise * z", "* S_noise ** 2 * z"),
     ("x = hat.alpha * (x / t.alpha", "x = hat.alpha * (x / hat.alpha"),

@@ -95,8 +95,8 @@ def mp_3m(x, s, t, m, before, earlier, rule):
     return mp_first(x, s, t, m) + t[1] * phi_2 * D_1 - t[1] * (phi_2 / h - mp.mpf(1) / 2) * D_2
 
 
-def mp_multi(x, order, rule, start="lower", final="never"):
-    levels, history = [mp_level(angle) for angle in ANGLES], []
+def mp_multi(x, order, rule, start="lower", final="never", angles=ANGLES):
+    levels, history = [mp_level(angle) for angle in angles], []
     third, two = mp.mpf(1) / 3, mp.mpf(2) / 3
     for i, (s, t) in enumerate(zip(levels, levels[1:])):
         k = min(order, len(levels) - 1 - i) if final == "always" else order
@@ -113,8 +113,8 @@ def mp_multi(x, order, rule, start="lower", final="never"):
     return x
 
 
-def judge(module, exact, order, form, **options):
-    grid = grids.on(families.TrigFlow(), ANGLES)
+def judge(module, exact, order, form, angles=ANGLES, **options):
+    grid = grids.on(families.TrigFlow(), angles)
     starts = [1.3, -.4, .25]
     got = [s.x for s in module.solve("test", "x0", x0, grid, np.array(starts)[:, None], order, form, **options)][-1]
     with mp.workdps(50):
@@ -156,8 +156,9 @@ def check_3m(module):
         judge(module, lambda x: mp_multi(x, 3, rule), 3, "multi", rule=rule, lower_order_final="never")
     judge(module, lambda x: mp_multi(x, 3, "exact", final="always"), 3, "multi")
     for rule in ("truncated", "exact"):
-        judge(module, lambda x: mp_multi(x, 3, rule, "single", "always"), 3, "multi", rule=rule, start="single",
-              lower_order_final="always")
+        for angles in (ANGLES, ANGLES[:4]):      # in three steps the second is of order 2, with one step before it
+            judge(module, lambda x: mp_multi(x, 3, rule, "single", "always", angles), 3, "multi", angles, rule=rule,
+                  start="single", lower_order_final="always")
 
 
 def check_endings(module):
@@ -410,6 +411,7 @@ MUTANTS = [
     (check_2m, "history[:order - 1], p.rule", "history[:2], p.rule"),
     (check_2m, "p.start == \"lower\" or", "p.start == \"single\" or"),
     (check_2m, "start == \"lower\" or len(history) >= order - 1", "start == \"lower\" or len(history) >= order"),
+    (check_3m, "len(history) >= order - 1", "len(history) >= max(p.orders) - 1"),
     (check_endings, "steps < FEW", "steps <= FEW"),
     (check_endings, "FEW = 15", "FEW = 10"),
     (check_2m, "steps < FEW", "steps > FEW"),
