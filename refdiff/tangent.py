@@ -10,6 +10,7 @@ zero; without thetadot a layer is linear in x, and its tangent is the layer with
 from functools import singledispatch
 
 from . import backend
+from .models.compat import DeviatingUNet
 from .models.mlp import MLP
 from .models.unet import UNet
 from .nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
@@ -132,6 +133,11 @@ def _(net: UNet, saved, xdot, c_noisedot, dot):
         hdot = run(chain, s, concat.jvp(s_cat, hdot, skips.pop()))
     hdot = silu.jvp(s_silu, _jvp(net.norm_out, s_norm, hdot, dot))
     return _jvp(net.conv_out, s_out, hdot, dot)
+
+
+@_jvp.register
+def _(net: DeviatingUNet, saved, xdot, c_noisedot, dot):
+    return _jvp.dispatch(UNet)(net, saved, xdot, c_noisedot, None if dot is None else net.scale(dot.copy()))
 
 
 @_jvp.register

@@ -33,8 +33,12 @@ class Conditioning:
                    Embedding.make(layout, f"{name}.label", classes + null, width, init.normal(0.02))
                    if classes else None, classes, null, (channels, order, denominator, period), time_scale)
 
+    def waves(self, c_noise):
+        """sin and cos of the scaled c_noise, (n, channels)."""
+        return sinusoid.forward(self.time_scale * c_noise, *self.sinusoid)
+
     def forward(self, theta, c_noise, labels):
-        wave, s0 = sinusoid.forward(self.time_scale * c_noise, *self.sinusoid)
+        wave, s0 = self.waves(c_noise)
         h, s1 = self.linear1.forward(theta, wave.astype(theta.flat.dtype, copy=False))
         h, s2 = silu.forward(h)
         h, s3 = self.linear2.forward(theta, h)
