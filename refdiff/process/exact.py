@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
 from .. import backend
-from .level import Level, anywhere
+from .level import Level, anywhere, everywhere, hypot
 from .parameterization import Prediction
 
 
@@ -34,7 +34,7 @@ class Gaussian(World):
     """x_0 ~ N(mean, cov): mean (d,), cov (d, d), symmetric, not negative. Numbers make a one-dimensional world.
 
     All is done along the eigenvectors of cov, cov = U diag(w) U', where x_t has independent parts of
-    variance v = alpha^2 w + sigma^2.
+    standard deviation sqrt(alpha^2 w + sigma^2).
     """
 
     def __init__(self, mean, cov):
@@ -64,38 +64,48 @@ class Gaussian(World):
         return [backend.of(x=x).asarray(table, dtype=x.dtype) for table in tables]
 
     def _parts(self, x, level):
-        """y = U'(x - alpha mean), its variances v, and what they were made from, all ready to broadcast with x."""
+        """z = U'(x - alpha mean)/std, its std, and what they were made from, all ready to broadcast with x."""
         self._check(x)
         if anywhere(level.sigma == 0) and self.w[0] == 0:
             raise ValueError("Gaussian: cov is singular, so x has no density at sigma = 0; stop at a level with noise")
         mean, U, w = self._like(x, self.mean, self.U, self.w)
         alpha, sigma = level.expand(x)
-        return (x - alpha * mean) @ U, alpha ** 2 * w + sigma ** 2, alpha, mean, U, w
+        std = hypot(alpha * w ** 0.5, sigma)
+        return (x - alpha * mean) @ U / std, std, alpha, mean, U, w ** 0.5
 
     def log_density(self, x, level):
         """log p_t(x), (n,)."""
-        y, v, *_ = self._parts(x, level)
-        return -0.5 * (y ** 2 / v + backend.of(x=x).log(2 * math.pi * v)).sum(axis=1)
+        z, std, *_ = self._parts(x, level)
+        return -(0.5 * z ** 2 + backend.of(x=x).log(std) + 0.5 * math.log(2 * math.pi)).sum(axis=1)
 
     def score(self, x, level):
         """The gradient of log p_t at x: -(alpha^2 cov + sigma^2 I)^-1 (x - alpha mean)."""
-        y, v, _, _, U, _ = self._parts(x, level)
-        return -(y / v) @ U.T
+        z, std, _, _, U, _ = self._parts(x, level)
+        return -(z / std) @ U.T
 
     def posterior_mean(self, x, level):
         """E[x_0 | x] = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x - alpha mean)."""
-        y, v, alpha, mean, U, w = self._parts(x, level)
-        return mean + (alpha * w / v * y) @ U.T
+        z, std, alpha, mean, U, root = self._parts(x, level)
+        return mean + (alpha * root / std * root * z) @ U.T
 
     def flow(self, x, a, b):
         """The PF-ODE from level a to b: each independent part is rescaled by its standard deviations. [EDM eq. 4]"""
-        y, v_a, *_, U, w = self._parts(x, a)
+        z, _, _, mean, U, root = self._parts(x, a)
         alpha, sigma = b.expand(x)
-        return alpha * self._like(x, self.mean)[0] + (((alpha ** 2 * w + sigma ** 2) / v_a) ** 0.5 * y) @ U.T
+        return alpha * mean + (hypot(alpha * root, sigma) * z) @ U.T
 
     def marginal(self, level):
-        """The law of x_t, a Gaussian too; level in numbers."""
-        return Gaussian(level.alpha * self.mean, level.alpha ** 2 * self.cov + level.sigma ** 2 * np.eye(self.dim))
+        """The law of x_t, a Gaussian too; level in numbers. Refused where its covariance is above 1.8e308."""
+        return Gaussian(level.alpha * self.mean, level.alpha * level.alpha * self.cov
+                        + np.diag([level.sigma * level.sigma] * self.dim))
+
+
+def _some(log_p, world):
+    """The largest log-probabilities, refused where even they are below -1.8e308: nothing can be said of such an x."""
+    if not everywhere(log_p > -math.inf):
+        raise ValueError(f"{world}: an x lies more than 1e154 standard deviations from all of the data; wanted an x of "
+                         "the level's own size")
+    return log_p
 
 
 def _sizes(weights):
@@ -134,7 +144,7 @@ class Mixture(World):
         """log(weight_k p_k(x)), (k, n), and its logsumexp, (n,)."""
         xp = backend.of(x=x)
         log_p = xp.stack([math.log(w) + c.log_density(x, level) for w, c in zip(self.weights, self.components)])
-        top = log_p.max(axis=0)
+        top = _some(log_p.max(axis=0), "Mixture")
         return log_p, top + xp.log(xp.exp(log_p - top).sum(axis=0))
 
     def _average(self, x, level, of):
@@ -173,7 +183,7 @@ class Mixture(World):
         means, variances = self._line
         if level.sigma == 0 and not np.all(variances > 0):
             raise ValueError("Mixture: a component is a single point, so x has no quantiles at sigma = 0")
-        return level.alpha * means, np.sqrt(level.alpha ** 2 * variances + level.sigma ** 2)
+        return level.alpha * means, np.hypot(level.alpha * np.sqrt(variances), level.sigma)
 
     def log_cdf(self, x, level, upper=False):
         """log F_t(x), or log(1 - F_t(x)) if upper, for x of any shape; full relative precision in that tail."""
@@ -252,7 +262,7 @@ class FiniteData(World):
 
     def _total(self, log_p):
         xp = backend.of(log_p=log_p)
-        top = log_p.max(axis=1)[:, None]
+        top = _some(log_p.max(axis=1), "FiniteData")[:, None]
         return top + xp.log(xp.exp(log_p - top).sum(axis=1))[:, None]
 
     def log_density(self, x, level):
@@ -271,7 +281,7 @@ class FiniteData(World):
     def score(self, x, level):
         """The gradient of log p_t at x: (alpha E[x_0 | x] - x)/sigma^2."""
         alpha, sigma = level.expand(x)
-        return (alpha * self.posterior_mean(x, level) - x) / sigma ** 2
+        return (alpha * self.posterior_mean(x, level) - x) / sigma / sigma
 
     def flow(self, x, a, b):
         """The PF-ODE from level a to b: the quantile map in one dimension, else an integration to about 1e-12."""

@@ -256,9 +256,11 @@ def exact(world):
         means, scores = (xp.stack([getattr(c, name)(x, level) for c in components])
                          for name in ("posterior_mean", "score"))                  # (k, n, d)
         pull, J = scores - (r * scores).sum(axis=0), 0
+        size = math.hypot(level.alpha, level.sigma)
+        alpha, sigma = level.alpha / size, level.sigma / size
         for k, c in enumerate(components):
-            V = level.alpha ** 2 * c.cov + level.sigma ** 2 * np.eye(world.dim)
-            own = xp.asarray(level.alpha * np.linalg.solve(V, c.cov))
+            V = alpha ** 2 * c.cov + sigma ** 2 * np.eye(world.dim)
+            own = xp.asarray(alpha * np.linalg.solve(V, c.cov) / size)
             J = J + r[k, :, :, None] * (own + means[k, :, :, None] * pull[k, :, None])
         return (r * means).sum(axis=0), lambda v: (J @ v[:, :, None])[:, :, 0]
 

@@ -8,7 +8,8 @@ from mpmath import mpf
 
 from planted import mutant
 
-from refdiff.process import families, family_grids, gaussian, likelihood, parameterization, schedules, times, weights
+from refdiff.process import (exact, families, family_grids, gaussian, likelihood, parameterization, schedules, times,
+                             weights)
 from refdiff.process.level import Level, ve
 from refdiff.process.parameterization import KINDS, Prediction
 from refdiff.rng import Key
@@ -314,3 +315,74 @@ def test_the_weight_of_the_bound_is_of_ratios_alone():
             np.testing.assert_allclose(weights.vlb(s, t), 1.5, rtol=1e-14)
             np.testing.assert_allclose(weights.vlb(s, t, "large"), 0.375, rtol=1e-14)
             np.testing.assert_allclose(weights.likelihood(t, 0.0, unit), 1.0, rtol=1e-14)
+
+
+# ---- worlds at any level
+
+def check_worlds(module=exact):
+    """N(m, C) along the axes, its twin as a mixture, and two points, against sums in 50 digits."""
+    m, w, points = (mpf("0.3"), mpf("-0.2")), (mpf("0.49"), mpf(2)), ((0.0, 1.0), (0.5, -0.25))
+    mean, cov = [float(v) for v in m], np.diag([float(v) for v in w])
+    for alpha, sigma in ((1.0, 1e-160), (1.0, 1e160), (1e-170, 1e-170), (1e160, 1e160), (0.8, 0.6)):
+        level, (a, s) = Level(0, alpha, sigma), (mpf(alpha), mpf(sigma))
+        x = [a * mpf(p) + s * mpf(q) for p, q in ((0.5, 0.3), (-0.25, -0.7))]
+        at = np.array([[float(v) for v in x]])
+        var = [a ** 2 * v + s ** 2 for v in w]
+        want = {"log_density": -sum((v - a * c) ** 2 / d + mpmath.log(2 * mpmath.pi * d)
+                                    for v, c, d in zip(x, m, var)) / 2,
+                "score": [-(v - a * c) / d for v, c, d in zip(x, m, var)],
+                "posterior_mean": [c + a * b / d * (v - a * c) for v, c, d, b in zip(x, m, var, w)]}
+        mixed = module.Mixture([1, 1], [mean, mean], [cov, cov])
+        for world in (module.Gaussian(mean, cov), mixed):
+            for name, truth in want.items():
+                for one in (level, rows_of(level)):
+                    found, truth = np.ravel(getattr(world, name)(at, one)), np.array(truth, np.float64).ravel()
+                    np.testing.assert_allclose(found, truth, rtol=2e-13, atol=1e-307, err_msg=f"{name} {alpha} {sigma}")
+        to = Level(1, 0.6, 0.8)
+        moved = module.Gaussian(mean, cov).flow(at, level, to)[0]
+        np.testing.assert_allclose(moved, [float(to.alpha * c + mpmath.sqrt(to.alpha ** 2 * b + to.sigma ** 2) *
+                                                 (v - a * c) / mpmath.sqrt(d)) for v, c, b, d in zip(x, m, w, var)],
+                                   rtol=1e-12)
+        logs = [-sum((v - a * mpf(p)) ** 2 for v, p in zip(x, point)) / (2 * s ** 2) for point in points]
+        share = 1 / (1 + mpmath.exp(logs[0] - logs[1]))                                          # of the second point
+        mean_of = [(1 - share) * mpf(p) + share * mpf(q) for p, q in zip(*points)]
+        data = module.FiniteData(points)
+        if alpha > 1 or sigma != 1e-160:
+            np.testing.assert_allclose(data.posterior_mean(at, level)[0], [float(v) for v in mean_of], rtol=1e-12)
+            if sigma < 1e155:
+                np.testing.assert_allclose(data.score(at, level)[0],
+                                           [float((a * v - u) / s ** 2) for v, u in zip(mean_of, x)], rtol=1e-9)
+
+
+def test_worlds_at_any_level_equal_50_digits():
+    check_worlds()
+
+
+@pytest.mark.parametrize("old, new", [
+    ("alpha * root / std * root * z", "alpha * root / std * z"), ("-(z / std) @ U.T", "-z @ U.T"),
+    ("-(0.5 * z ** 2", "-(z ** 2"), ("+ 0.5 * math.log(2 * math.pi)).sum", "+ 0.5 * math.log(math.pi)).sum"),
+    ("std = hypot(alpha * w ** 0.5, sigma)", "std = hypot(alpha * w, sigma)"),
+    ("(hypot(alpha * root, sigma) * z)", "(hypot(root, sigma) * z)"), ("- x) / sigma / sigma", "- x) / sigma")])
+def test_mutants_of_the_worlds_are_killed(old, new):
+    with pytest.raises(AssertionError), np.errstate(all="ignore"):
+        check_worlds(mutant("process.exact", (old, new)))
+
+
+def test_a_mixtures_quantiles_and_its_derivative_reach_any_noise():
+    world = exact.Mixture([1, 2], [-0.5, 0.7], [0.04, 0.09])
+    x = np.array([[-2.0], [0.3]])
+    np.testing.assert_allclose(world.flow(1e160 * x, ve(1e160), ve(1e150)), 1e150 * x, rtol=1e-12)
+    D, product = likelihood.exact(world)(1e160 * x, ve(1e160))
+    np.testing.assert_allclose(D, (0.7 * 2 - 0.5) / 3, rtol=1e-13)
+    assert np.all(np.isfinite(product(x)))
+
+
+@pytest.mark.parametrize("world", [exact.Mixture([1, 1], [-1.0, 1.0], [0.0, 0.0]), exact.FiniteData([-1.0, 1.0])])
+def test_an_x_that_no_datum_can_have_made_is_refused(world):
+    with pytest.raises(ValueError, match="standard deviations from all of the data"), np.errstate(over="ignore"):
+        world(np.array([[0.5]]), ve(1e-160))
+
+
+def test_a_marginal_whose_covariance_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="Gaussian: mean .* wanted finite"):
+        exact.Gaussian([0.0, 1.0], np.eye(2)).marginal(ve(1e160))

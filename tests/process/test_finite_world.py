@@ -156,8 +156,8 @@ def test_the_flow_of_a_constant_is_ddims_step_and_flows_compose():
 
 WORLD_MUTANTS = [("log_w - xp.concatenate(squares) / 2", "log_w - xp.concatenate(squares)"),
                  ("return log_w - xp", "return -xp"), ("x[part, None, :] - a * points", "x[part, None, :] - points"),
-                 ("total - self.dim * (", "total - ("), ("(alpha * self.posterior_mean(x, level) - x) / sigma ** 2",
-                                                         "(self.posterior_mean(x, level) - x) / sigma ** 2")]
+                 ("total - self.dim * (", "total - ("), ("(alpha * self.posterior_mean(x, level) - x) / sigma",
+                                                         "(self.posterior_mean(x, level) - x) / sigma")]
 
 
 @pytest.mark.parametrize("old, new", WORLD_MUTANTS)
