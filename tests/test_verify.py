@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refdiff import verify
+from refdiff import papers, verify
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,6 +105,12 @@ print(rows[4].proofs[0].why)
     assert done.stdout.splitlines() == ["[]", "(False, 6, '0.0')", "(True, 2, '9.0')", "(False, 2, '0.0')",
                                         "(True, 2, '3.0')", "(False, 0, '-')",
                                         "tests/test_all.py::test_many[absent-: no case ran"], done.stderr
+
+
+def test_every_formula_is_typeset_without_a_command_left_over():
+    for paper in papers.every():
+        for equation in paper.equations:
+            assert "\\" not in verify.mathml(equation.tex), f"{paper.key} {equation.tag}: {equation.tex}"
 
 
 def command(*arguments):
