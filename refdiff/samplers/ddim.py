@@ -21,6 +21,8 @@ def ddim(denoiser, grid, x, eta=0.0, noise=None):
     """x_s = alpha_s x0hat + sqrt(sigma_s^2 - std^2) epshat + std z, std by eta; z = 0 on the last step. [DDIM eq. 12]
 
     0 <= eta <= 1: 0 draws nothing and is Euler's method on the PF-ODE in sigma/alpha; 1 is DDPM's small variance.
+    Order 1, from 64 steps on; with noise weak order 1, on Gaussian data.
+
     x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     eta = number("ddim: eta", eta, 0, 1)

@@ -10,6 +10,7 @@ def ddpm(denoiser, grid, x, variance="small", noise=None):
     With x0hat for x_0 in the mean of q(x_s | x_t, x_0) this is the paper's in eps. [DDPM eq. 11] variance: "small",
     beta-tilde, or "large", beta, for the two levels of the grid: on a sub-sequence they are those of the longer jump;
     or a function (prediction, s, t) -> variance, a number, (n,) or like x, such as those of variances.py.
+    Weak order 1 on Gaussian data with either of the two, from 64 steps on.
     With "small" x/alpha is the same in every family with levels of the same SNR. "large" depends on the family: over
     alpha_s its std is alpha_ts sqrt(ratio_t^2 - ratio_s^2), ratio = sigma/alpha, with alpha_ts = 1 in VE alone.
 

@@ -7,7 +7,9 @@ from .state import after, check
 
 
 def euler(denoiser, grid, x):
-    """Euler's method: xbar' = xbar + (sigma' - sigma) d, d = epshat, first order. [EDM alg. 1, without its correction]
+    """Euler's method: xbar' = xbar + (sigma' - sigma) d, d = epshat. [EDM alg. 1, without its correction]
+
+    Order 1, from 64 steps on.
 
     Here xbar = x/alpha and sigma stands for sigma/alpha. x[n, ...] is noise at grid.level(0), which must have
     alpha > 0. Yields a State per step. The same steps as DDIM with eta = 0. [DDIM eq. 13]
@@ -16,7 +18,9 @@ def euler(denoiser, grid, x):
 
 
 def heun(denoiser, grid, x):
-    """Heun's method, second order: Euler's step, then the mean of the slopes at its two ends. [EDM alg. 1]
+    """Heun's method: Euler's step, then the mean of the slopes at its two ends. [EDM alg. 1]
+
+    Order 2, from 64 steps on.
 
     The last step is Euler's alone if it ends at sigma = 0, where the slope is 0/0: 2S - 1 evaluations for S steps,
     2S otherwise. x[n, ...] and what is yielded as for `euler`; the prediction is the one at the step's start.

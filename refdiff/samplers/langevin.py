@@ -37,6 +37,8 @@ def predictor_corrector(denoiser, grid, x, predictor="reverse-diffusion", correc
     step instead: level 0 as well. Without corrections it is the predictor to the bit. Langevin dynamics of finite size
     has a bias, which the number of steps does not remove: it falls with snr.
 
+    Weak order 1 on Gaussian data, from 64 steps on, until that bias is reached: observed at snr = .01, size "expected".
+
     x/alpha depends on the family, by that ratio and by the reverse-diffusion predictor: levels of the same SNR are not
     enough.
 

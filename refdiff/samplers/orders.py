@@ -111,13 +111,21 @@ CLAIMS = [
     *(Claim(f"unip-{p}", unipc, p, {"order": p, "corrector": "never", **FULL}) for p in (1, 2, 3)),
     *(Claim(f"unipc-{p}", unipc, p + 1, {"order": p, "corrector": "every", **FULL}, since)
       for p, since in ((1, 64), (2, 64), (3, 128))),
+    # errors of these are small soon: at 1024 steps the highest orders would show rounding
+    *(Claim(f"unip-{p}", unipc, p, {"order": p, "corrector": "never", **FULL}, since, counts=counts)
+      for p, since, counts in ((4, 64, COUNTS[:3]), (5, 128, COUNTS[1:4]), (6, 256, COUNTS[1:4]))),
+    *(Claim(f"unipc-{p}", unipc, p + 1, {"order": p, "corrector": "every", **FULL}, counts=counts)
+      for p, counts in ((4, COUNTS[:3]), (5, COUNTS[:3]), (6, (64, 96, 128)))),
     Claim("unipc-2 B1", unipc, 3, {"order": 2, "B": "B1", "corrector": "every", **FULL}),
     Claim("unipc-3 eps", unipc, 4, {"order": 3, "kind": "eps", "corrector": "every", **FULL}, 512),
     Claim("unipc-3 with its paper's options", unipc, 2, {"order": 3}),
     *(Claim(f"deis-{k} in t", deis, k, {"order": k, "variable": "t", "start": "rk4"}) for k in (2, 3, 4)),
     *(Claim(f"deis-{k} in lambda", deis, k, {"order": k, "variable": "lambda", "start": "rk4"}, since)
       for k, since in ((2, 64), (3, 256))),
+    Claim("deis-4 in lambda", deis, 4, {"order": 4, "variable": "lambda", "start": "rk4"}, 1024,
+          counts=(1024, 2048)),
     *(Claim(f"lms-{k}", lms, k, {"order": k, "start": "rk4"}, since) for k, since in ((1, 64), (2, 64), (3, 256))),
+    Claim("lms-4", lms, 4, {"order": 4, "start": "rk4"}, 1024, counts=(1024, 2048)),
     Claim("plms", plms, 2, {"order": 4}),
     Claim("plms-2", plms, 2, {"order": 2}),
     *(Claim(f"dpm-{k}", dpm, k, {"order": k}) for k in (1, 2, 3)),

@@ -76,7 +76,9 @@ def euler_maruyama(denoiser, grid, x, dt="spacing", end="mean", noise=None):
 
     It depends on the family: x/alpha at levels of the same SNR is another one with another f, g and t.
     dt: "spacing" is the difference of the grid's times; "T/N" is -t_0/N in all N steps, as in the authors' code, whose
-    N times end on a small t > 0. Weak order 1. x[n, ...] is noise at grid.level(0). Yields a State per step.
+    N times end on a small t > 0. Weak order 1, from 64 steps on.
+
+    x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     one_of("euler_maruyama: dt", dt, ("spacing", "T/N"))
     if grid.family is None:
@@ -90,7 +92,7 @@ def reverse_diffusion(denoiser, grid, x, end="mean", noise=None):
     """(2 - alpha_ts) x + var_ts score + sqrt(var_ts) z, on any grid of any family. [SDE sec. E]
 
     Where 2 - alpha_ts stands for 1/alpha_ts x/alpha depends on the family: with alpha = 1 alone is it `ancestral`'s.
-    Weak order 1. x[n, ...] is noise at grid.level(0). Yields a State per step.
+    Weak order 1, from 64 steps on. x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     coefficients = [reverse_diffusion_step(s, t) for s, t in _pairs(grid)]
     yield from _sample("reverse_diffusion", denoiser, grid, x, coefficients, end, noise)
@@ -100,8 +102,8 @@ def ancestral(denoiser, grid, x, variance="small", end="mean", noise=None):
     """(x + var_ts score)/alpha_ts + std z: DDPM's step as score-based models write it. [SDE eq. 47]
 
     variance: "small" for VE in the paper, "large" for VP; as in `ddpm`, which it is with end = "mean", "small" is the
-    same x/alpha at levels of the same SNR and "large" depends on the family. Weak order 1. x[n, ...] is
-    noise at grid.level(0), which must have alpha > 0. Yields a State per step.
+    same x/alpha at levels of the same SNR and "large" depends on the family. Weak order 1, from 64 steps
+    on. x[n, ...] is noise at grid.level(0), which must have alpha > 0. Yields a State per step.
     """
     coefficients = [ancestral_step(s, t, variance) for s, t in _pairs(grid)]
     yield from _sample("ancestral", denoiser, grid, x, coefficients, end, noise)
@@ -111,5 +113,6 @@ def euler_ancestral(denoiser, grid, x, eta=1.0, noise=None):
     """Euler's step down to sigma_down, then noise of sigma_up back to sigma_s: `ddim` with that eta, 0 <= eta <= 1.
 
     In x/alpha: sigma_up = eta (sigma_s/sigma_t) sqrt(sigma_t^2 - sigma_s^2), sigma_down^2 = sigma_s^2 - sigma_up^2.
+    Weak order 1, from 64 steps on. x[n, ...] is noise at grid.level(0). Yields a State per step.
     """
     return ddim(denoiser, grid, x, eta, noise)

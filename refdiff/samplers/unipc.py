@@ -66,9 +66,10 @@ def unipc(denoiser, grid, x, order=3, kind="x0", B="B2", corrector="paper", star
                        uncorrected, three more evaluations each, at levels that the grid's family gives
 
     Order of convergence: p without the corrector and p + 1 with it on every step, given start="rk4" and
-    lower_order_final="never", from 64 steps on (UniPC-3: from 128; with kind="eps" from 512). The paper's start costs
-    p = 3 one order in the end, 2 without and 3 with the corrector; its ending, an uncorrected step of order 1, leaves 2
-    to any p (measured at p = 3: 2.0). A last step of order p may go without the corrector.
+    lower_order_final="never", from 64 steps on (UniPC-3 and UniP-5: from 128; UniP-6: from 256; UniPC-3 with kind="eps"
+    from 512; errors of UniPC-6 are rounding beyond 256 steps). The paper's start costs p = 3 one order in the end, 2
+    without and 3 with the corrector; its ending, an uncorrected step of order 1, leaves 2 to any p (measured at p = 3:
+    2.0). A last step of order p may go without the corrector.
 
     x[n, ...] is noise at grid.level(0). S evaluations in S steps, and one more if the last step is corrected: each is
     made at the predicted x and kept for the next step. To sigma = 0, where h is infinite, the step is of order 1 and
