@@ -174,7 +174,7 @@ AGREES = 11.0                   # digits with which a trajectory is the publishe
 MIXTURE = {"world": "mixture", "weights": [0.3, 0.7], "means": [-1.0, 0.8], "stds": [0.4, 0.5]}
 
 
-def _explain_setting(adapter, setting, memory, steps=6):
+def _explain_setting(adapter, setting, memory, steps=oracles.STEPS):
     rng = np.random.default_rng(5)
     x, noise = rng.standard_normal((4, 1)), rng.standard_normal((steps, 4, 1))
     if setting.T is None:

@@ -130,6 +130,12 @@ def cases():
                  tolerances(1000.0, 100)) for i, (operation, inputs) in enumerate(asked)]
 
 
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch):
+    """Two conventions at once are looked for briefly: the mistakes here are single."""
+    monkeypatch.setattr(auditing, "PAIRS_TOTAL", 1.5)
+
+
 def test_the_homemade_library_passes():
     found = auditing.audit(build(), cases())
     assert len(found) > 60

@@ -69,11 +69,11 @@ def test_the_example_in_cpp_passes_all_that_it_has(example):
 
 def test_a_mistake_in_the_example_is_named_on_the_command_line(tmp_path):
     text = SOURCE.read_text()
-    old = "bool draw = eta > 0 && i + 2 < times.size();"
-    assert old in text
-    bad = compiled(tmp_path, text.replace(old, "bool draw = eta > 0;"))
+    old = "noise(static_cast<int>(i))"
+    assert text.count(old) == 1
+    bad = compiled(tmp_path, text.replace(old, "noise(0)"))
     done = CliRunner().invoke(main, ["audit", "--command", shlex.quote(bad), "--only", "oracle/*"])
-    assert done.exit_code == 1 and "draws after the last step (7) are made" in done.output, done.output
+    assert done.exit_code == 1 and "draws [0] are used more than once" in done.output, done.output
 
 
 def test_the_readme_beside_it_shows_the_command_that_was_run():
