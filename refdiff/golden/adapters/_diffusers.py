@@ -69,8 +69,8 @@ class Scheduler:
         with self.running(noise, x) as torch:
             y = torch.from_numpy(np.ascontiguousarray(x)) * (float(sigmas[0] ** 2 + 1) ** 0.5 if vp else 1.0)
             for i, t in enumerate(self.made.timesteps if most is None else self.made.timesteps[:most]):
-                told = self.made.scale_model_input(y, t)
-                said = denoiser((y if self.edm or self.flow else told).numpy(), self.told(t))
+                told = y if self.flow else self.made.scale_model_input(y, t)
+                said = denoiser((y if self.edm else told).numpy(), self.told(t))
                 y = self.made.step(torch.from_numpy(np.ascontiguousarray(said)), t, y, **(options or {})).prev_sample
                 level = float(sigmas[min(i + 1, len(sigmas) - 1)]) if vp else 0.0
                 states.append((y / (level ** 2 + 1) ** 0.5).numpy())
