@@ -25,6 +25,7 @@ from ...samplers.multistep import add, first_order
 from ...samplers.plms import weights as plms_weights
 from ...samplers.sde_dpmpp import coefficients, slope_weight
 from ...samplers.unipc import weights as unipc_weights
+from .own_arrays import METHODS
 
 name, version, prediction = "refdiff", __version__, "eps"
 FAMILIES = {"edm": VarianceExploding(), "flow": Flow(), "vp": VP()}
@@ -280,3 +281,8 @@ def guidance(conditional, unconditional, scale, rescale=0.0):
 
 def frechet(a, b):
     return distance(a, b)
+
+
+# ---- operations, blocks and networks
+
+globals().update(METHODS)

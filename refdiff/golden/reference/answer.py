@@ -7,7 +7,7 @@ An operation is what an adapter's method of that name does; its inputs are the m
 worlds.py) for a denoiser and a list of arrays for noise. Answers are dicts of numbers, lists and arrays.
 """
 from ..conventions import choose
-from . import levels, others, process, tables, training, trajectories
+from . import levels, networks, others, process, tables, training, trajectories
 from .numbers import FLOAT, SINGLE
 
 
@@ -37,6 +37,7 @@ OPERATIONS = {
         "states" if states else "x": trajectories.trajectory(num=num, c=c, states=states, **inputs)},
     **training.OPERATIONS,
     **others.OPERATIONS,
+    **networks.OPERATIONS,
 }
 
 
