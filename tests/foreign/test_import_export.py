@@ -78,6 +78,9 @@ def test_import_of_export_is_the_same_checkpoint_to_the_bit(name, kind, tmp_path
     assert back.vectors["theta"].tobytes() == back.vectors["ema"].tobytes() == theta.tobytes()
     assert back.config == config and back.index == checkpoint.index and back.kind == kind
     assert set(back.vectors) == {"theta", "ema"}
+    without = import_unet(tmp_path / "x.safetensors", tmp_path / "config.json")     # as a file of another's would be
+    assert without.vectors["theta"].tobytes() == theta.tobytes() and without.kind == "training"
+    assert without.config["network"]["classes"] == network.classes + (network.classes > 0 and network.null_class)
 
 
 def test_old_names_and_shapes_of_attention_give_the_same_network(tmp_path):
