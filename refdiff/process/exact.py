@@ -317,4 +317,4 @@ def ring(k=8, radius=1.0, std=0.1):
     """k equal round Gaussians of one standard deviation, evenly spaced on a circle in the plane from (radius, 0)."""
     angle = 2 * np.pi * np.arange(k) / k
     means = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return Mixture(np.ones(k), means, np.tile(std ** 2 * np.eye(2), (k, 1, 1)))
+    return Mixture(np.ones(k), means, np.tile(np.diag([std * std] * 2), (k, 1, 1)))
