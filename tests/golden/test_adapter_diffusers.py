@@ -82,3 +82,14 @@ def test_a_run_beyond_the_supplied_noise_draws_zero_and_a_missing_option_is_not_
         ADAPTER.trajectory("sde_dpmpp", "linear", 1000, 3, "trailing", "zero", x, lambda x, t: x, None, tau=0.5)
     with pytest.raises(NotImplementedError, match="no schedule quadratic"):
         ADAPTER.schedule("quadratic", 10)
+
+
+def test_consistency_models_have_their_boundary_and_renoise_with_what_is_missing():
+    assert ADAPTER.consistency_boundary(0.002, 0.002, 0.5) == {"c_skip": 1.0, "c_out": 0.0}
+    got = ADAPTER.consistency_multistep([80.0, 1.0], np.ones((1, 1)), lambda i: np.full((1, 1), 3.0 - 2 * i),
+                                        lambda x, sigma: np.zeros_like(x))
+
+    def c_skip(sigma):
+        return 0.25 / ((sigma - 0.002) ** 2 + 0.25)
+    want = (c_skip(80) + 3 * math.sqrt(1 - 0.002 ** 2)) * c_skip(1)
+    np.testing.assert_allclose(got, [[want]], rtol=1e-13)

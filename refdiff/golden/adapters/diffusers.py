@@ -50,10 +50,11 @@ class Diffusers:
 
     def __init__(self, widen=True):
         import diffusers                                         # absent: refused here, with the import's own words
-        self.name, self.version, self.widen = "diffusers", diffusers.__version__, widen
+        self.name, self.version, self.widen, self.made = "diffusers", diffusers.__version__, widen, {}
 
     def subject(self, operation, inputs):
-        """The class that answers."""
+        if operation.startswith("consistency"):
+            return "diffusers.CMStochasticIterativeScheduler"
         if operation in ("schedule", "posterior"):
             return f"diffusers.DDPMScheduler.{'alphas_cumprod' if operation == 'schedule' else 'step'}"
         default = "ddim" if inputs.get("T") else "euler"
@@ -121,9 +122,10 @@ class Diffusers:
             config[LAST] = "zero" if final == "zero" else "sigma_min"
         elif ends:
             config[ONE] = final == "zero"
-        return Scheduler(name, config, self.widen), step
-
-    # ---- what cases ask for
+        made = name, *sorted(config.items())                  # some take 0.1 s to make; set_timesteps begins anew
+        if made not in self.made:
+            self.made[made] = Scheduler(name, config, self.widen)
+        return self.made[made], step
 
     def schedule(self, name, T, **params):
         """alpha_bar and beta for t = 0..T, of DDPMScheduler."""
@@ -193,6 +195,25 @@ class Diffusers:
         states = scheduler.run(x, self.network(scheduler, denoiser), noise, steps + more, extra,
                                most=steps if more else None)
         return states if len(states) == steps else states[-1]
+
+    def consistency_boundary(self, sigma, sigma_min, sigma_data):
+        """c_skip and c_out of CMStochasticIterativeScheduler."""
+        made = Scheduler("CMStochasticIterativeScheduler", {"sigma_min": sigma_min, "sigma_data": sigma_data}).made
+        c_skip, c_out = made.get_scalings_for_boundary_condition(sigma)
+        return {"c_skip": c_skip, "c_out": c_out}
+
+    def consistency_multistep(self, sigmas, x, noise, network, sigma_min=0.002, sigma_data=0.5):
+        """x after the steps of CMStochasticIterativeScheduler, its levels set to the given ones, without clipping."""
+        config = {"sigma_min": sigma_min, "sigma_data": sigma_data, "clip_denoised": False}
+        scheduler = Scheduler("CMStochasticIterativeScheduler", config, self.widen)
+        made, levels = scheduler.made, [float(sigma) for sigma in sigmas]
+        with scheduler.running(noise, np.array(x)) as torch:
+            made.timesteps, made.sigmas = torch.arange(float(len(levels))), torch.tensor([*levels, float(sigma_min)])
+            y = torch.tensor(np.array(x, dtype=np.float64))
+            for t, sigma in zip(made.timesteps, levels):
+                made.scale_model_input(y, t)
+                y = made.step(torch.from_numpy(network(y.numpy(), sigma)), t, y).prev_sample
+            return y.numpy()
 
     def network(self, scheduler, denoiser):
         """What the class calls a prediction, from a denoiser that predicts eps."""
