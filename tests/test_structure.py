@@ -37,6 +37,7 @@ FLOORS = (
     "verify claims",
     "orders",
     "cli",
+    "__main__",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
