@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy.ndimage import median_filter
@@ -226,6 +226,7 @@ def slope_panels(path, panels, xlabel, ylabel, columns=3):
         ax.set_xticks(ticks, [str(x) if len(ticks) < 6 or i % 2 == 0 else "" for i, x in enumerate(ticks)])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     for ax in axes[len(panels):]:
         ax.set_axis_off()
     fig.supxlabel(xlabel, fontsize=10)

@@ -62,8 +62,8 @@ def explain(operation, inputs, fields, flags=(), known=(), cost=COST):
 
     The flags of a case are tried first; among explanations the one with the most digits is taken, flags first.
     """
-    if operation not in OPERATIONS:
-        return None
+    if operation not in OPERATIONS or not all(np.isfinite(np.asarray(value)).all() for value in fields.values()):
+        return None                         # NaN agrees with the NaN of many a convention, and explains nothing
     needed = SINGLE if single(fields) else ENOUGH
     base = agrees(operation, inputs, fields, {})
     found = [(chosen, d) for chosen in _singles(operation, flags)

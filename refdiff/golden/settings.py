@@ -47,8 +47,11 @@ class Setting:
             return given
         if "sampler" not in given:
             raise ValueError(f"configurations: {given} names no sampler; wanted a dict with {', '.join(ASKED)}")
-        return cls(**{k: given[k] for k in ASKED if k in given},
-                   options={k: v for k, v in given.items() if k not in ASKED})
+        if given["sampler"] not in samplers.SAMPLERS:
+            raise ValueError(f"configurations: sampler is {given['sampler']!r}, wanted one of "
+                             f"{', '.join(samplers.SAMPLERS)}")
+        beside = {k: v for k, v in given.items() if k not in (*ASKED, "options")}
+        return cls(**{k: given[k] for k in ASKED if k in given}, options={**beside, **given.get("options", {})})
 
     def grid(self, steps):
         """The levels that the paper's sampler visits. Raises ValueError where there is no such grid."""

@@ -163,3 +163,10 @@ def test_agreement_is_the_least_over_the_fields_and_takes_the_last_state():
     assert causes.agreement({"": np.ones((3, 2))}, {"x": np.ones(2)}) == 17.0
     assert causes.agreement({"": np.ones(2)}, {"states": np.stack([np.zeros(2), np.ones(2)])}) == 17.0
     assert digits(1.0, 2.0) < 1
+
+
+def test_an_answer_that_is_not_finite_is_explained_by_no_convention():
+    case = next(c for c in load("sampler/ddim/*") if c.verdict == "valid")
+    name = next(iter(case.expected))
+    nan = np.full(np.shape(case.expected[name]), np.nan)
+    assert causes.explain(case.operation, case.inputs, {name: nan}) is None

@@ -194,3 +194,10 @@ def test_every_default_setting_has_a_grid_and_a_sampler():
         end = setting.ours(LINE, grid, x, lambda i: np.zeros_like(x))[-1]
         assert np.isfinite(end).all() and setting.sampler in samplers.SAMPLERS
         assert math.isclose(float(grid.level(0).alpha ** 2 + grid.level(0).sigma ** 2), 1) or setting.T is None
+
+
+def test_configurations_take_options_beside_the_rest_or_under_their_name_and_refuse_unknown_samplers():
+    assert Setting.of({"sampler": "ddim", "eta": 1.0}).options == {"eta": 1.0}
+    assert Setting.of({"sampler": "ddim", "options": {"eta": 1.0}}).options == {"eta": 1.0}
+    with pytest.raises(ValueError, match="sampler is 'nope', wanted one of ddpm"):
+        Setting.of({"sampler": "nope"})
