@@ -7,10 +7,12 @@ import pytest
 pytest.importorskip("torch", reason="the diffusers adapter needs torch")
 diffusers = pytest.importorskip("diffusers", reason="the diffusers adapter needs diffusers")
 
-from refdiff.golden import oracles                                                      # noqa: E402
+from refdiff.golden import oracles, store                                               # noqa: E402
 from refdiff.golden.adapter import load, shipped                                        # noqa: E402
+from refdiff.golden.adapters import _diffusers_unet                                     # noqa: E402
 from refdiff.golden.adapters.diffusers import Diffusers                                 # noqa: E402
 from refdiff.golden.adapters.diffusers import shipped as as_it_comes                    # noqa: E402
+from refdiff.golden.audit import judge                                                  # noqa: E402
 from refdiff.golden.settings import Setting                                             # noqa: E402
 from refdiff.process import schedules                                                   # noqa: E402
 
@@ -93,3 +95,36 @@ def test_consistency_models_have_their_boundary_and_renoise_with_what_is_missing
         return 0.25 / ((sigma - 0.002) ** 2 + 0.25)
     want = (c_skip(80) + 3 * math.sqrt(1 - 0.002 ** 2)) * c_skip(1)
     np.testing.assert_allclose(got, [[want]], rtol=1e-13)
+
+
+NETWORKS = [case for case in store.load("network/*") if case.verdict == "valid"]
+EXPRESSIBLE = [case for case in NETWORKS if case.id.startswith(("network/ddpm", "network/adm"))]
+
+
+@pytest.mark.parametrize("case", EXPRESSIBLE, ids=lambda case: case.id)
+def test_unet2dmodel_is_the_papers_network_with_every_gradient_once_it_embeds_time_in_float64(case):
+    answered = ADAPTER.network(**case.inputs)
+    assert set(answered) == set(case.expected)
+    found = judge(ADAPTER, case)
+    assert (found.status, found.subject) == ("pass", "diffusers.UNet2DModel"), found.cause
+
+
+def test_its_own_embedding_of_time_is_float32():
+    case = next(case for case in EXPRESSIBLE if case.id == "network/ddpm/n2")
+    found = judge(as_it_comes(), case)
+    assert found.status == "fail" and 3 < found.digits < 8
+
+
+def test_what_unet2dmodel_has_not_is_not_implemented():
+    others = [case for case in NETWORKS if case not in EXPRESSIBLE]
+    causes = {case.id: judge(ADAPTER, case).cause for case in others}
+    assert "time_scale=16" in causes["network/edm/n2"] and "is no mlp" in causes["network/mlp/n3"]
+    assert len(EXPRESSIBLE) == 8 and {judge(ADAPTER, case).status for case in others} == {"not-implemented"}
+
+
+def test_another_norm_eps_in_its_configuration_is_caught_and_named(monkeypatch):
+    case = next(case for case in EXPRESSIBLE if case.id == "network/ddpm/n2")
+    plain = _diffusers_unet.from_unet
+    monkeypatch.setattr(_diffusers_unet, "from_unet", lambda config: {**plain(config), "norm_eps": 1e-5})
+    found = judge(ADAPTER, case)
+    assert found.status == "fail" and "norm_epsilon=1e-5" in found.cause, found.cause

@@ -1,4 +1,4 @@
-"""The schedulers of diffusers under the names of golden cases: `refdiff audit diffusers`.
+"""The schedulers of diffusers, and its U-Net, under the names of golden cases: `refdiff audit diffusers`.
 
     refdiff audit diffusers                                    its formulas, in float64
     refdiff audit refdiff.golden.adapters.diffusers:shipped    as it comes, its tables in float32
@@ -15,6 +15,7 @@ init_noise_sigma is not used.
 """
 import numpy as np
 
+from . import _diffusers_unet
 from ._diffusers import Scheduler
 
 BETAS = {"linear": ("linear", 1e-4, 0.02), "scaled_linear": ("scaled_linear", 0.00085, 0.012),
@@ -44,7 +45,7 @@ EDM = {"euler": "EDMEulerScheduler", "dpmpp": "EDMDPMSolverMultistepScheduler",
 
 
 class Diffusers:
-    """All schedulers that have a counterpart here, chosen by the sampler that a case asks for."""
+    """All schedulers that have a counterpart here, chosen by the sampler that a case asks for, and UNet2DModel."""
 
     prediction = "eps"
 
@@ -55,6 +56,8 @@ class Diffusers:
     def subject(self, operation, inputs):
         if operation.startswith("consistency"):
             return "diffusers.CMStochasticIterativeScheduler"
+        if operation == "network":
+            return "diffusers.UNet2DModel"
         if operation in ("schedule", "posterior"):
             return f"diffusers.DDPMScheduler.{'alphas_cumprod' if operation == 'schedule' else 'step'}"
         default = "ddim" if inputs.get("T") else "euler"
@@ -192,7 +195,7 @@ class Diffusers:
         """x at the last level, or the list of states of a class with one call of the network in each step."""
         scheduler, extra = self.scheduler(sampler, schedule, T, rule, final, options)
         more = final == "none"                                # sigma_min twice: its last step, of length 0, is left out
-        states = scheduler.run(x, self.network(scheduler, denoiser), noise, steps + more, extra,
+        states = scheduler.run(x, self.predicting(scheduler, denoiser), noise, steps + more, extra,
                                most=steps if more else None)
         return states if len(states) == steps else states[-1]
 
@@ -215,7 +218,11 @@ class Diffusers:
                 y = made.step(torch.from_numpy(network(y.numpy(), sigma)), t, y).prev_sample
             return y.numpy()
 
-    def network(self, scheduler, denoiser):
+    def network(self, config, weights, x, t, dy, labels=None):
+        """y and every gradient of UNet2DModel, its time embedding in float64 too if widened."""
+        return _diffusers_unet.network(config, weights, x, t, dy, labels, self.widen)
+
+    def predicting(self, scheduler, denoiser):
         """What the class calls a prediction, from a denoiser that predicts eps."""
         if not scheduler.edm:
             return denoiser
