@@ -45,15 +45,15 @@ def operations(adapter):
 def load(name):
     """The adapter of a name: a shipped one's, "pkg.module", "pkg.module:object", "file.py" or "file.py:object".
 
-    Without :object it is the module's `adapter` if there is one, else the module itself; a class is called for its
-    instance. Raises ValueError, with the import's own words, where there is none.
+    Without :object it is the module's `adapter` if there is one, else the module itself; a class or a function
+    is called for its instance. Raises ValueError, with the import's own words, where there is none.
     """
     where, colon, attribute = name.partition(":") if not name.endswith(".py") else (name, "", "")
     module = _import(name, where)
     if colon and not hasattr(module, attribute):
         raise ValueError(f"adapter {name}: {where} has no {attribute!r}, wanted the name of an object in it")
     adapter = getattr(module, attribute) if colon else getattr(module, "adapter", module)
-    if isinstance(adapter, type):
+    if isinstance(adapter, type) or inspect.isfunction(adapter):
         try:
             adapter = adapter()
         except Exception as error:

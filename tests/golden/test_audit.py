@@ -247,3 +247,10 @@ def test_the_example_in_torch_passes_all_that_it_has():
 def test_the_examples_adapter_has_at_most_ten_lines():
     text = (ROOT / "refdiff" / "golden" / "adapters" / "example_ddim.py").read_text().partition("# ---- the adapter")[2]
     assert len([line for line in text.splitlines()[1:] if line.strip()]) <= 10
+
+
+def test_a_function_that_makes_an_adapter_is_called(tmp_path):
+    path = tmp_path / "made.py"
+    path.write_text("class Mine:\n    def q_sample(self, x0, eps, alpha, sigma):\n        return x0\n\n"
+                    "def make():\n    return Mine()\n")
+    assert type(adapters.load(f"{path}:make")).__name__ == "Mine"
