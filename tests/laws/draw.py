@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import strategies as st
 
-import refdiff.ops  # noqa: F401  (fills the registry)
+import refdiff.ops.fast  # noqa: F401  (fills the registry, and the routes of its ops)
 from refdiff.ops.op import REGISTRY
 
 SIZES = (1, 2, 3, 5)              # of an axis that the op says nothing about: batch 1 and odd sizes among them

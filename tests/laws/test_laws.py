@@ -20,7 +20,7 @@ def test_op_obeys(name, law):
                   max_examples=EXAMPLES.get(law, 8 if len(options) > 4 else 16))
         @given(case=cases(op, chosen))
         def holds(case):
-            for implementation in implementations(op):
+            for implementation in implementations(op, law):
                 LAWS[law](implementation, case)
 
         holds()

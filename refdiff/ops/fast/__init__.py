@@ -1,0 +1,11 @@
+"""The ops that networks run by: the same maps under the same names, each by its fastest route here (routed.py).
+
+    from ..ops.fast import conv2d
+    y, saved = conv2d.forward(x, w, b, stride=2)          # forward, backward and jvp as those of ops.conv2d
+
+An op without a faster route is the plain one itself.
+"""
+from .. import (add, attention, avg_pool, concat, dropout, embedding, group_norm, linear, scale_shift,  # noqa: F401
+                shift, silu, sinusoid, upsample)
+from .conv import conv2d  # noqa: F401
+from .routed import use  # noqa: F401

@@ -1,0 +1,63 @@
+"""Who takes which route: the plain op, or a faster one for the arrays that it serves.
+
+A route is a second implementation of an op's forward and backward: real numbers only, the same arguments, the same
+`saved`, so that either can go on where the other began. Every route is registered on its op (Op.routes) and obeys
+every law of it; the plain one is what to read. The plain one is taken for float64 and complex numbers, where digits
+matter more than time; for mixed types; and where `use("plain")`, or REFDIFF_ROUTES=plain in the environment, says so.
+
+    host    float32 arrays of NumPy
+    device  floating arrays of the other backend
+"""
+import os
+
+import numpy as np
+
+from ... import backend
+
+CHOICES = ("fast", "plain")
+_chosen = None
+
+
+def use(choice):
+    """Take the fastest routes ("fast") or the plain ones ("plain") from now on, in every thread."""
+    global _chosen
+    if choice not in CHOICES:
+        raise ValueError(f"routes: got {choice!r}, wanted one of {', '.join(CHOICES)}")
+    _chosen = choice
+
+
+def chosen():
+    """What the last `use` said, else REFDIFF_ROUTES, else "fast"."""
+    if _chosen is None:
+        use(os.environ.get("REFDIFF_ROUTES", "fast"))
+    return _chosen
+
+
+class Routed:
+    """An op with the plain forward, backward and jvp, and faster ones for the arrays that they serve."""
+
+    def __init__(self, op, host=None, device=None):
+        self.op, self.host, self.device = op, host, device
+        self.jvp = op.jvp
+        for name, route in (("host", host), ("device", device)):
+            if route:
+                op.routes[name] = route
+
+    def _route(self, arrays):
+        """The route that serves these arrays: (forward, backward)."""
+        first = arrays[0]
+        if chosen() == "fast":
+            if type(first) is np.ndarray:
+                if self.host and all(a.dtype == np.float32 for a in arrays if a.dtype.kind not in "iub"):
+                    return self.host
+            elif self.device and backend.of(x=first) is not np and all(a.dtype.kind != "c" for a in arrays):
+                return self.device
+        return self.op.forward, self.op.backward
+
+    def forward(self, *inputs, **options):
+        """y, saved."""
+        return self._route([a for a in inputs if hasattr(a, "dtype")])[0](*inputs, **options)
+
+    def backward(self, saved, dy):
+        """One cotangent per real input. saved may come from any route."""
+        return self._route((dy,))[1](saved, dy)
