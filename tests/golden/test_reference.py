@@ -8,7 +8,7 @@ import scipy.linalg
 
 from refdiff.golden import store
 from refdiff.golden.families.build import condition, flat, is_number, numbers
-from refdiff.golden.reference import levels, polynomials, worlds
+from refdiff.golden.reference import levels, polynomials, tables, worlds
 from refdiff.golden.reference.answer import answer
 from refdiff.golden.reference.numbers import FLOAT, exact, perturbed
 
@@ -56,6 +56,19 @@ def test_cosine_is_its_definition_where_it_is_not_clipped():
         f = [mpmath.cos((mpmath.mpf(t) / 50 + mpmath.mpf("0.008")) / mpmath.mpf("1.008") * mpmath.pi / 2) ** 2
              for t in range(50)]
         close(made[:50], [v / f[0] for v in f])
+
+
+@pytest.mark.parametrize("T, t, params", [(1000, 999, {}), (1000, 500, {}), (1000, 1, {}), (50, 49, {"s": "0.2"}),
+                                          (1000, 1000, {}), (100, 100, {"beta_max": "0.9"})])
+def test_the_cosines_steepness_is_the_slope_of_abar_in_its_angle(T, t, params):
+    made = tables.table("cosine", T, EXACT, **params)
+    s, cut = EXACT.real(params.get("s", "0.008")), EXACT.real(params.get("beta_max", "0.999"))
+    last = max(u for u in range(t + 1) if made.beta[u] != cut)                # the betas after it do not move with it
+    with mpmath.workdps(50):
+        angle, d = (mpmath.mpf(last) / T + mpmath.mpf(s)) / (1 + mpmath.mpf(s)) * mpmath.pi / 2, mpmath.mpf("1e-25")
+        slope = abs(mpmath.cos(angle * (1 + d)) ** 2 / mpmath.cos(angle) ** 2 - 1) / d
+    assert float(made.steepness[t]) == pytest.approx(float(slope), rel=1e-15)
+    assert (float(made.steepness[t]) > 1900) == ((T, t) in ((1000, 999), (1000, 1000)))
 
 
 def test_the_jabri_sigmoid_is_its_definition():

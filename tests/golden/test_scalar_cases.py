@@ -15,6 +15,7 @@ from refdiff.golden.arguments import arguments
 from refdiff.golden.case import digits
 from refdiff.golden.families.build import flat
 from refdiff.golden.reference.answer import OPERATIONS
+from refdiff.process.schedules import Schedule
 
 FILES = [path for path in sorted(store.FOLDER.glob("*.json")) if path.name not in ("schema.json", "MANIFEST.json")]
 FAMILIES = [name for name, module in store.modules().items() if getattr(module, "FORMAT", "json") == "json"]
@@ -176,6 +177,36 @@ def test_every_refusal_of_refdiffs_is_an_error_that_names_what_is_wrong():
                 with np.errstate(all="ignore"):
                     getattr(own, case.operation)(**arguments(case))
             assert str(raised.value), case.id
+
+
+# ---- the formula as it stands in the paper, in float64
+
+def textbook(T=1000, s=0.008, beta_max=0.999):
+    """The cosine schedule in five lines of NumPy, abar by multiplication, 1 - abar by subtraction. (IDDPM eq. 17)"""
+    angle = (np.arange(T + 1) / T + s) / (1 + s) * np.pi / 2
+    f = np.cos(angle) ** 2
+    beta = np.concatenate([[0.0], np.minimum(1 - f[1:] / f[:-1], beta_max)])
+    alpha_bar = np.cumprod(1 - beta)
+    made = Schedule("textbook", beta)
+    vars(made).update(alpha_bar=alpha_bar, one_minus_alpha_bar=1 - alpha_bar, alpha=np.sqrt(alpha_bar),
+                      sigma=np.sqrt(1 - alpha_bar))
+    return made
+
+
+def test_the_textbook_formula_of_the_cosine_schedule_passes_in_float64(monkeypatch):
+    monkeypatch.setitem(own.SCHEDULES, "cosine", textbook)
+    cases = [case for case in SCALAR if "cosine" in (case.inputs.get("schedule"), case.inputs.get("name"))
+             and case.verdict != "invalid"]
+    found = [f"{case.id}: {why}" for case in cases if (why := wrong(case))]
+    assert len(cases) >= 29 and not found, "\n".join(found)
+
+
+def test_the_same_in_float32_or_with_another_t_or_s_fails(monkeypatch):
+    case = next(case for case in SCALAR if case.id == "schedule/cosine/t1000")
+    for other in (lambda *args: np.float32(textbook(*args).beta), lambda *args: textbook(1001, *args[1:]).beta[:-1],
+                  lambda *args: textbook(*args, s=0.008 + 1e-9).beta):
+        monkeypatch.setitem(own.SCHEDULES, "cosine", lambda T, other=other: Schedule("off", other(T)))
+        assert "beta agrees in" in wrong(case) or "alpha_bar agrees in" in wrong(case)
 
 
 # ---- one coefficient changed: some case fails

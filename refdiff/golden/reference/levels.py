@@ -60,6 +60,8 @@ class Levels:
             alpha_bar, noise = self.table.alpha_bar[entry], self.table.noise[entry]
             if num.base and 0 < alpha_bar < 1:
                 alpha_bar = num.stored(alpha_bar)
+                if self.table.steepness[entry]:                                # its angle is rounded as well
+                    alpha_bar = alpha_bar * num.stored(num.real(1)) ** self.table.steepness[entry]
                 noise = 1 - alpha_bar
             self.stored[entry] = num.sqrt(alpha_bar), num.sqrt(noise), noise
         return Level(t, *self.stored[entry])
