@@ -2,6 +2,7 @@
 from dataclasses import asdict, dataclass, field
 
 STATUSES = ("pass", "convention", "deviation", "fail", "not-implemented")
+JUDGED = STATUSES[:4]
 FIELDS = ("subject", "check", "status", "digits", "cause", "evidence", "reproduce")
 
 
@@ -63,8 +64,8 @@ class Report:
 
     @property
     def failed(self):
-        """Whether there is a failure that nobody expects: exit status 1."""
-        return any(f.status == "fail" for f in self.findings)
+        """Whether there is a failure that nobody expects, or an expected one that is none: exit status 1."""
+        return bool(self.stale) or any(f.status == "fail" for f in self.findings)
 
     @property
     def summary(self):

@@ -204,7 +204,9 @@ def test_the_command_exits_with_1_for_a_failure_and_0_for_an_expected_one(tmp_pa
     done = run(bad, "--only", "q_sample/*", "--expect", tmp_path / "e.toml")
     assert done.exit_code == 0 and "sigma is a variance here" in done.output and "UNEXPECTED" not in done.output
     done = run(HOME, "--cases-only", "--expect", tmp_path / "e.toml")
-    assert done.output.count("UNEXPECTED PASS") == 2, done.output
+    assert done.output.count("UNEXPECTED PASS") == 2 and done.exit_code == 1, done.output
+    (tmp_path / "e.toml").write_text('"oracle/law/*" = "never asked for here"\n')
+    assert "UNEXPECTED" not in run(HOME, "--cases-only", "--expect", tmp_path / "e.toml").output
 
 
 def test_the_command_refuses_what_it_cannot_do_in_one_line(tmp_path):

@@ -108,7 +108,8 @@ def test_a_long_list_of_differences_is_cut_in_the_terminal_alone():
 def test_the_markdown_has_tables_that_hold_and_every_number():
     page_ = text.markdown(report())
     rows = [line for line in page_.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in rows} == {8}
+    assert {line.replace("\\|", "").count("|") for line in rows} == {8, 6}
+    assert "| `lib.Sampler` | 3 | 1 | 1 | 3 |" in rows
     assert "| grid | . | 1 | . | . | . | - |" in rows and "- got: nan, 1" in page_ and "\\| " in page_
 
 
@@ -116,8 +117,9 @@ def test_digits_as_they_are_shown():
     assert [shown(v) for v in (None, 17.0, 15.23, 0.0)] == ["-", "all", "15.2", "0.0"]
 
 
-def test_only_an_unexpected_failure_fails():
+def test_only_an_unexpected_failure_or_pass_fails():
     assert report().failed and not Report("lib", [finding("a", "deviation"), finding("b")]).failed
+    assert Report("lib", [finding("b")], stale=[("b", "older", ["b"])]).failed
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """The terminal's table and the Markdown page: a line per family of checks, then every difference with its cause."""
 import textwrap
 
-from ..finding import STATUSES, shown
+from ..finding import JUDGED, STATUSES, counts, shown
 
 HEAD = ("check", "pass", "convention", "deviation", "fail", "not impl.", "digits")
 MOST = 12                           # differences told in full in the terminal, one for each subject and cause
@@ -17,6 +17,21 @@ def rows(report):
         agreed = [f.digits for f in findings if f.status == "pass" and f.digits is not None]
         made.append((group, *(str(n) if n else "." for n in numbers), shown(min(agreed)) if agreed else "-"))
     return made
+
+
+def subjects(findings):
+    """One row of cells per class or function: its checks by status, without those that are not implemented."""
+    made = {}
+    for f in findings:
+        made.setdefault(f.subject, []).append(f)
+    rows = [(f"`{name}`", *(str(counts(mine)[status]) for status in JUDGED)) for name, mine in sorted(made.items())]
+    return [row for row in rows if any(cell != "0" for cell in row[1:])]
+
+
+def table(head, rows):
+    """The lines of a Markdown table, its numbers to the right."""
+    return ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|",
+            *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)]
 
 
 def missing(report):
@@ -78,9 +93,9 @@ def markdown(report):
              f"{report.summary}. Written by `refdiff audit`"
              + (f", golden cases {report.cases}" if report.cases else "") + ".",
              "Digits: the least agreement of the checks that pass, relative to the largest entry wanted; `all`: the",
-             "same bits.", "", "| " + " | ".join(HEAD) + " |", "| --- " + "| ---: " * (len(HEAD) - 1) + "|",
-             *("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows(report)), "",
-             *([_cell(missing(report)), ""] if missing(report) else [])]
+             "same bits.", "", *table(HEAD, rows(report)), "",
+             *([_cell(missing(report)), ""] if missing(report) else []),
+             "## By class or function", "", *table(("class or function", *JUDGED), subjects(report.findings)), ""]
     for title, status in (("Failures", "fail"), ("Expected deviations", "deviation"),
                           ("Other published conventions", "convention")):
         chosen = together(differences(report, (status,)))
