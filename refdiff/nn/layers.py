@@ -8,7 +8,7 @@ and EMA target are one layer object and three thetas.
 """
 from dataclasses import dataclass
 
-from ..ops import conv2d, embedding, group_norm, linear
+from ..ops.fast import conv2d, embedding, group_norm, linear
 from ..params import Handle
 from . import init
 

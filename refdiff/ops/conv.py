@@ -41,12 +41,8 @@ def windows(xpad, k, stride):
     return view.reshape(n * p * q, k * k * c)
 
 
-def conv2d_forward(x, w, b, stride=1, pad="same"):
-    """y = windows(xpad) w + b: x (n,h,w,c), w (k,k,c,d), b (d,), stride 1 or 2, pad "same" or "ddpm".
-
-    "same" pads k//2 on every side; "ddpm" pads k//2 below and right only, as the DDPM U-Net does
-    when it halves an image. Raises ValueError when channels, kernel or sizes do not fit.
-    """
+def check_conv2d(x, w, b, stride, pad):
+    """(p, q), the size of y; ValueError where channels, kernel or sizes do not fit."""
     backend.of(x=x, w=w, b=b)
     if x.ndim != 4 or w.ndim != 4 or w.shape[0] != w.shape[1]:
         raise wanted("conv2d", "x and w", f"{x.shape} and {w.shape}", "(n, h, w, c) and (k, k, c, d)")
@@ -56,21 +52,29 @@ def conv2d_forward(x, w, b, stride=1, pad="same"):
         raise wanted("conv2d", "the shape of b", b.shape, f"{w.shape[3:]}, d of w {w.shape}")
     if pad not in PADS or stride not in (1, 2):
         raise wanted("conv2d", "stride, pad", (stride, pad), f"1 or 2, and one of {', '.join(PADS)}")
-    n, height, width, c = x.shape
-    k, _, _, d = w.shape
-    before, after = PADS[pad](k)
-    if min(height, width) + before + after < k:
-        raise ValueError(f"conv2d: an image of {height}x{width} padded by {before}+{after} is smaller "
-                         f"than the {k}x{k} kernel")
+    k, (height, width), more = w.shape[0], x.shape[1:3], sum(PADS[pad](w.shape[0]))
+    if min(height, width) + more < k:
+        raise ValueError(f"conv2d: an image of {height}x{width} padded by {'+'.join(map(str, PADS[pad](k)))} is "
+                         f"smaller than the {k}x{k} kernel")
+    return (height + more - k) // stride + 1, (width + more - k) // stride + 1
+
+
+def conv2d_forward(x, w, b, stride=1, pad="same"):
+    """y = windows(xpad) w + b: x (n,h,w,c), w (k,k,c,d), b (d,), stride 1 or 2, pad "same" or "ddpm".
+
+    "same" pads k//2 on every side; "ddpm" pads k//2 below and right only, as the DDPM U-Net does
+    when it halves an image. Raises ValueError when channels, kernel or sizes do not fit.
+    """
+    p, q = check_conv2d(x, w, b, stride, pad)
+    k, _, c, d = w.shape
     if k == 1:
         rows = x[:, ::stride, ::stride].reshape(-1, c)
     else:
+        before, after = PADS[pad](k)
         rows = windows(pad_image(x, before, after, before, after), k, stride)
     y = rows @ w.reshape(k * k * c, d)
     y += b
-    p = (height + before + after - k) // stride + 1
-    q = (width + before + after - k) // stride + 1
-    return y.reshape(n, p, q, d), (x, w, stride, pad)
+    return y.reshape(len(x), p, q, d), (x, w, stride, pad)
 
 
 def conv2d_backward(saved, dy):

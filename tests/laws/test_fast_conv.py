@@ -1,0 +1,99 @@
+"""The convolution's routes where the laws' small shapes do not reach: several blocks, and float32."""
+import numpy as np
+import pytest
+
+from refdiff.ops import conv2d as plain
+from refdiff.ops.fast import conv, conv2d, routed, winograd
+
+SHAPES = [(3, 9, 11, 5, 4), (2, 8, 8, 3, 6), (5, 4, 4, 2, 2), (1, 17, 6, 4, 3), (2, 3, 13, 1, 2)]   # n, h, w, c, d
+ROUTES = ["blocked", "winograd", "host"]
+
+
+def arrays(shape, k=3, dtype=np.float64, seed=0):
+    n, h, w, c, d = shape
+    rng = np.random.default_rng([seed, *shape])
+    x, kernel, b = (rng.standard_normal(s) for s in ((n, h, w, c), (k, k, c, d), (d,)))
+    return x.astype(dtype), (kernel / np.sqrt(k * k * c)).astype(dtype), b.astype(dtype)
+
+
+def both(route, x, w, b, stride, pad, seed=1):
+    """(y, dx, dw, db) of the route, and of the plain op in float64."""
+    forward, backward = plain.routes[route]
+    y, saved = forward(x, w, b, stride, pad)
+    dy = np.random.default_rng(seed).standard_normal(y.shape).astype(x.dtype)
+    x64, w64, b64, dy64 = (a.astype(np.float64) for a in (x, w, b, dy))
+    want, saved64 = plain.forward(x64, w64, b64, stride, pad)
+    return (y, *backward(saved, dy)), (want, *plain.backward(saved64, dy64))
+
+
+def compare(route, x, w, b, stride, pad, rtol):
+    """Every entry within rtol of the largest of its array."""
+    for name, got, want in zip(("y", "dx", "dw", "db"), *both(route, x, w, b, stride, pad)):
+        assert got.dtype == x.dtype and got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max(), err_msg=f"{route}: {name}")
+
+
+CUTS = {"40-1": (40, 1), "300-2": (300, 2), "1-5": (1 << 18, 5), "1-64": (1 << 18, 64)}     # BLOCK, TILES
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stride, pad", [(1, "same"), (2, "same"), (2, "ddpm"), (1, "ddpm")])
+@pytest.mark.parametrize("route", ROUTES)
+def test_any_cut_into_blocks_gives_the_plain_numbers(route, stride, pad, cut, monkeypatch):
+    monkeypatch.setattr(conv, "BLOCK", CUTS[cut][0])
+    monkeypatch.setattr(winograd, "TILES", CUTS[cut][1])
+    monkeypatch.setattr(conv, "WINOGRAD", (3, 1))
+    for shape in SHAPES:
+        for k in (1, 3):
+            compare(route, *arrays(shape, k), stride, pad, 1e-13 * (1 if route == "blocked" else 10))
+
+
+@pytest.mark.parametrize("route, rtol", [("blocked", 3e-6), ("winograd", 4e-5)])
+def test_float32_keeps_the_digits_that_the_route_promises(route, rtol):
+    """Direct sums of 9 c terms: c^(1/2) roundings of 6e-8. Winograd's matrices amplify by up to 4*10*8: some 1e-5."""
+    for shape in [(4, 16, 16, 64, 64), (2, 12, 20, 128, 96), (2, 32, 32, 48, 80)]:
+        compare(route, *arrays(shape, dtype=np.float32), 1, "same", rtol)
+
+
+def test_float64_and_mixed_types_take_the_plain_route(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("a fast route was taken")
+    monkeypatch.setattr(conv2d, "host", (refuse, refuse))
+    x, w, b = arrays((2, 4, 4, 3, 2))
+    np.testing.assert_array_equal(conv2d.forward(x, w, b)[0], plain.forward(x, w, b)[0])
+    assert conv2d.forward(x.astype(np.float32), w, b)[0].dtype == np.float64
+    with pytest.raises(AssertionError, match="a fast route"):
+        conv2d.forward(*arrays((2, 4, 4, 3, 2), dtype=np.float32))
+
+
+def test_the_plain_routes_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr(routed, "_chosen", None)
+    monkeypatch.setenv("REFDIFF_ROUTES", "plain")
+    x, w, b = arrays((2, 8, 8, 64, 64), dtype=np.float32)
+    np.testing.assert_array_equal(conv2d.forward(x, w, b)[0], plain.forward(x, w, b)[0])
+    monkeypatch.setattr(routed, "_chosen", None)
+    monkeypatch.setenv("REFDIFF_ROUTES", "quick")
+    with pytest.raises(ValueError, match="routes: got 'quick', wanted one of fast, plain"):
+        conv2d.forward(x, w, b)
+
+
+def test_threads_do_not_share_their_scratch():
+    from concurrent.futures import ThreadPoolExecutor
+    cases = [arrays((4, 16, 16, 48, 48), dtype=np.float32, seed=i) for i in range(8)]
+    alone = [conv2d.forward(*case)[0] for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(lambda case: conv2d.forward(*case)[0], cases * 4), alone * 4):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_the_wrong_matrix_would_be_seen(monkeypatch):
+    """A planted mistake in each of the three matrices breaks the comparison."""
+    for name in "BGA":
+        wrong = getattr(winograd, name).astype(float)
+        wrong[1, 1] = wrong[1, 1] * 1.001 + 0.001
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd, name, wrong)
+            winograd.matrices.cache_clear()
+            with pytest.raises(AssertionError):
+                compare("winograd", *arrays(SHAPES[0]), 1, "same", 1e-12)
+        winograd.matrices.cache_clear()
