@@ -25,8 +25,8 @@ import numpy as np
 
 from . import adapters
 
-OPERATIONS = ("schedule", "grid", "q_sample", "posterior", "convert", "step", "trajectory", "network", "adamw", "ema",
-              "clip", "learning_rate", "guidance", "frechet")
+OPERATIONS = ("schedule", "grid", "q_sample", "posterior", "convert", "threshold", "step", "trajectory", "network",
+              "adamw", "ema", "clip", "learning_rate", "guidance", "frechet")
 PREFIXES = ("op_", "block_", "loss_", "bound_", "consistency_")
 
 

@@ -8,7 +8,7 @@ import scipy.linalg
 
 from refdiff.golden import store
 from refdiff.golden.families.build import condition, flat, is_number, numbers
-from refdiff.golden.reference import levels, polynomials, tables, worlds
+from refdiff.golden.reference import levels, polynomials, singlestep, tables, worlds
 from refdiff.golden.reference.answer import answer
 from refdiff.golden.reference.numbers import FLOAT, exact, perturbed
 
@@ -156,6 +156,62 @@ def test_the_posterior_is_equation_7():
     close([got["variance"]], [(1 - before) / (1 - a) * beta])
 
 
+def test_dpm_solver_3_is_algorithm_2_of_its_paper_and_the_network_is_called_at_its_two_points():
+    """Level by level with e^h, as printed; the network's answers are drawn."""
+    made = levels.Levels("linear", 1000, EXACT)
+    s, t = made.at(500), made.at(480)
+    h, x = levels.lam(t, EXACT) - levels.lam(s, EXACT), EXACT.array(X)
+    eps, *inside = (EXACT.array(numbers(i, (2, 2))) for i in (9, 40, 41))
+    r1, r2 = EXACT.real(1) / 3, EXACT.real(2) / 3
+    (alpha1, sigma1), (alpha2, sigma2) = (
+        (1 / EXACT.sqrt(1 + ratio ** 2), ratio / EXACT.sqrt(1 + ratio ** 2))
+        for ratio in (EXACT.exp(-levels.lam(s, EXACT) - r * h) for r in (r1, r2)))
+    u1 = alpha1 / s.alpha * x - sigma1 * EXACT.expm1(r1 * h) * eps
+    D1, D2 = inside[0] - eps, inside[1] - eps
+    u2 = (alpha2 / s.alpha * x - sigma2 * EXACT.expm1(r2 * h) * eps
+          - sigma2 * r2 / r1 * (EXACT.expm1(r2 * h) / (r2 * h) - 1) * D1)
+    end = (t.alpha / s.alpha * x - t.sigma * EXACT.expm1(h) * eps - t.sigma / r2 * (EXACT.expm1(h) / h - 1) * D2)
+    asked, answers = [], iter(inside)
+
+    def model(y, level):
+        asked.append(y)
+        return next(answers)
+    close(singlestep.dpm(x, None, eps, s, t, EXACT, model, made.of_lambda, 3), end, "1e-45")
+    close(asked[0], u1, "1e-45")
+    close(asked[1], u2, "1e-45")
+
+
+def test_a_step_of_deis_in_t_integrates_a_parabola_in_t_exactly():
+    t, s, before = (EXACT.real(v) for v in ("0.5", "0.45", "0.55"))
+    got = answer("step", {"sampler": "deis", "schedule": "vp", "T": None, "t": t, "s": s, "x": [["0"]], "order": 2,
+                          "prediction": [[3 + 2 * t]], "earlier_t": [before], "earlier": [[[3 + 2 * before]]],
+                          "variable": "t"}, EXACT)["x"][0, 0]
+    with mpmath.workdps(50):
+        def B(u):
+            return mpmath.mpf("0.1") * u + mpmath.mpf("19.9") * u * u / 2
+
+        def by_parts(u):
+            return mpmath.sqrt(mpmath.expm1(B(u)))
+        end = (3 + 2 * s) * by_parts(s) - (3 + 2 * t) * by_parts(t) - 2 * mpmath.quad(by_parts, [t, s])
+        close([got], [mpmath.exp(-B(s) / 2) * end], "1e-40")
+
+
+def test_a_singular_end_is_integrated_to_all_digits():
+    close([polynomials.integral(lambda u: 1 / EXACT.sqrt(u), EXACT.real(4), EXACT.real(0), EXACT)], [EXACT.real(-4)],
+          "1e-45")
+    got = polynomials.integral(lambda u: np.array([1 / u ** 0.5, u * u]), 4.0, 0.0, FLOAT)
+    np.testing.assert_allclose(got, [-4, -64 / 3], rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", store.load("threshold/p*"), ids=lambda case: case.id)
+def test_thresholding_takes_numpys_quantile(case):
+    given = case.inputs
+    limit, cap = given.get("limit", 1.0), given.get("cap", np.inf)
+    s = np.clip(np.quantile(abs(given["x0"]), given["percentile"], axis=1, keepdims=True), limit, cap)
+    np.testing.assert_allclose(case.expected["x0"], np.clip(given["x0"], -s, s) * limit / s, rtol=1e-13)
+    assert abs(case.expected["x0"]).max() <= limit * (1 + 1e-15)
+
+
 # ---- trajectories
 
 def flow(schedule="linear", T=1000, start=1000, end=0, num=EXACT):
@@ -168,7 +224,9 @@ def flow(schedule="linear", T=1000, start=1000, end=0, num=EXACT):
     ("ddim", {"eta": "0"}, 1), ("euler", {}, 1), ("heun", {}, 2),
     ("dpmpp", {"order": 2, "lower_order_final": "never"}, 2),
     ("unipc", {"order": 2, "lower_order_final": "never", "corrector": "never"}, 2), ("lms", {"order": 2}, 2),
-    ("deis", {"order": 2, "variable": "lambda"}, 2)])
+    ("deis", {"order": 2, "variable": "lambda"}, 2), ("deis", {"order": 2, "variable": "t"}, 2),
+    ("dpm", {"order": 2}, 2), ("dpm", {"order": 2, "solver_rule": "exact"}, 2), ("dpm", {"order": 3}, 3),
+    ("dpm", {"order": 3, "solver_rule": "exact"}, 3)])
 def test_solvers_converge_to_the_exact_flow_with_their_order(sampler, options, order):
     grid = {"schedule": "edm", "T": None, "rule": "karras", "final": "none",
             "grid_options": {"sigma_min": "0.1", "sigma_max": "10"}}

@@ -1,4 +1,5 @@
 """The cases in JSON: readable with a JSON reader alone, as their schema says, and answered right by refdiff itself."""
+import importlib
 import json
 import math
 import re
@@ -226,6 +227,11 @@ def entry(table, name):
     return lambda patch, made: patch.setitem(table, name, getattr(made, name))
 
 
+def single(patch, made):
+    """DPM-Solver with another module of exponential integrators."""
+    patch.setattr(importlib.import_module("refdiff.samplers.dpm"), "solve", made.solve)
+
+
 MUTANTS = [
     ("process.schedules", "np.linspace(beta_start, beta_end, T)]))", "np.linspace(beta_start, beta_end, T + 1)[1:]]))",
      "schedule/linear/*", entry(own.SCHEDULES, "linear")),
@@ -256,6 +262,18 @@ MUTANTS = [
     ("samplers.sde_dpmpp", "math.expm1(-(1 + tau) * h)", "math.expm1(-h)", "step/sde_dpmpp/*",
      attribute(own, "coefficients")),
     ("samplers.plms", "(55 / 24, -59 / 24", "(55 / 24, -58 / 24", "sampler/plms/*", sampler("plms")),
+    ("samplers.exponential", "[phi(1, r1 * z)], [m0]), s1)", "[phi(1, r1 * z)], [m0 * 1.01]), s1)",
+     "sampler/dpm/*", single),
+    ("samplers.exponential", "r2 = 2 / 3 if", "r2 = 0.6 if", "step/dpm/order3/*", single),
+    ("samplers.exponential", "w_0, w_2 = second(r2, z", "w_0, w_2 = second(r1, z", "step/dpm/order3/plain/*", single),
+    ("samplers.deis", "rise = times - t.t, half * WEIGHTS * (ratio - t.ratio)",
+     "rise = times - t.t, half * WEIGHTS * ratio", "step/deis/*variablet*",
+     lambda patch, made: patch.setattr(own, "time_moments", made.time_moments)),
+    ("guidance.threshold", "s = s.clip(limit, cap)", "s = s.clip(None, cap)", "threshold/*", attribute(own, "dynamic")),
+    ("guidance.threshold", "percentile, axis=1)", "percentile, axis=1, method='lower')", "threshold/*",
+     attribute(own, "dynamic")),
+    ("guidance.threshold", 'if eps == "derived":', 'if eps == "kept":', "step/ddim/eta0/thresholded/*",
+     attribute(own, "dynamic")),
     ("process.weights", "return _least(gamma * _inverse_snr(level), 1.0)",
      "return _least(gamma * _inverse_snr(level), 0.5)", "loss/weight/min_snr/*", entry(own.losses.WEIGHTS, "min_snr")),
     ("process.bound", "return 0.5 * (xp.expm1(d) - d", "return 0.5 * (xp.expm1(d) - 2 * d", "bound/term/large/*",

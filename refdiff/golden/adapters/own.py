@@ -8,7 +8,7 @@ import numpy as np
 from ... import __version__
 from ...distill.consistency import boundary
 from ...guidance.free import beyond, rescaled
-from ...guidance.threshold import static
+from ...guidance.threshold import dynamic, static
 from ...metrics.frechet import distance
 from ...optim import AdamW, clip_by_global_norm, ema_decay, ema_update, learning_rate as rate_of
 from ...process import bound, gaussian, grids
@@ -19,9 +19,9 @@ from ...process.level import Level, ve
 from ...process.parameterization import Prediction
 from ...process.schedules import SCHEDULES, zero_terminal_snr
 from ...samplers import SAMPLERS, exponential, run
-from ...samplers.deis import lambda_weights
+from ...samplers.deis import lambda_weights, time_moments
 from ...samplers.lms import weights as lms_weights
-from ...samplers.multistep import add, first_order
+from ...samplers.multistep import add, first_order, solve
 from ...samplers.plms import weights as plms_weights
 from ...samplers.sde_dpmpp import coefficients, slope_weight
 from ...samplers.unipc import weights as unipc_weights
@@ -90,29 +90,35 @@ def convert(kind, to, value, x, alpha, sigma, sigma_data=None):
 
 # ---- one step
 
-def step(sampler, schedule, T, t, s, x, prediction, kind="eps", noise=None, prediction_s=None, earlier_t=(),
-         earlier=(), steps=1, clip=None, keep_eps=False, **options):
+def step(sampler, schedule, T, t, s, x, prediction, kind="eps", noise=None, prediction_s=None, predictions_inside=(),
+         earlier_t=(), earlier=(), steps=1, clip=None, percentile=None, keep_eps=False, **options):
     """x at time s. Multistep methods by their weights, the others as a trajectory of one step."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
     here, there = _level(schedule, T, t), _level(schedule, T, s)
     said = Prediction(kind, prediction, x, here)
     if sampler in MULTISTEP:
-        order = options.get("order", len(earlier) + 1)
+        order, options["family"] = options.get("order", len(earlier) + 1), FAMILIES.get(schedule)
         if not 1 <= order <= len(earlier) + 1:
             raise ValueError(f"{sampler}: order {order} with {len(earlier)} predictions before")
         return MULTISTEP[sampler](said, here, there, [_level(schedule, T, u) for u in earlier_t], list(earlier),
                                   options, prediction_s, noise)
 
+    inside = iter(predictions_inside)
+
     def denoiser(x, level):
-        return Prediction(kind, prediction_s if level == there else prediction, x, level)
+        value = prediction_s if level == there else next(inside) if sampler == "dpm" and level != here else prediction
+        return Prediction(kind, value, x, level)
 
     if clip is not None:
-        denoiser = static(denoiser, clip, "kept" if keep_eps else "derived")
+        eps = "kept" if keep_eps else "derived"
+        denoiser = (static(denoiser, clip, eps) if percentile is None else dynamic(denoiser, percentile, clip, eps=eps))
     if schedule in FAMILIES:
         made = grids.on(FAMILIES[schedule], [t, s])
     else:
         made = grids.at_times(_schedule(schedule, T), [t, s])
+    if "solver_rule" in options:
+        options["rule"] = options.pop("solver_rule")
     if sampler == "churn":
         options["S_churn"] = options["S_churn"] / steps
     if sampler in ("reverse_diffusion", "ancestral", "euler_maruyama") and noise is not None:
@@ -149,7 +155,10 @@ def _eps_polynomial(weights):
 
 
 def _deis(said, t, s, levels, values, options, *rest):
-    weights = {"rho": lms_weights, "lambda": lambda_weights}[options["variable"]]
+    def time_weights(t, s, earlier):
+        return solve([level.t - t.t for level in earlier], time_moments(options["family"], t, s, len(earlier)))
+
+    weights = {"rho": lms_weights, "lambda": lambda_weights, "t": time_weights}[options["variable"]]
     return _eps_polynomial(weights)(said, t, s, levels, values, options, *rest)
 
 
@@ -268,6 +277,11 @@ def consistency_multistep(sigmas, x, noise, network, sigma_min, sigma_data):
         c_skip, c_out = boundary(sigma, sigma_min, sigma_data)
         return c_skip * x + c_out * network(x, sigma)
     return run(SAMPLERS["consistency"](f, sigmas, x, sigma_min, noise))
+
+
+def threshold(x0, percentile=0.995, limit=1.0, cap=None):
+    kept = dynamic(lambda x, level: Prediction("x0", x, x, level), percentile, limit, cap, "kept")
+    return kept(x0, ve(1.0)).x0
 
 
 def guidance(conditional, unconditional, scale, rescale=0.0):

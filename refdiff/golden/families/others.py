@@ -1,4 +1,4 @@
-"""Consistency functions, guidance, and the Frechet distance, of rank-deficient covariances too."""
+"""Consistency functions, guidance, thresholding, and the Frechet distance, of rank-deficient covariances too."""
 from .build import build, numbers
 from .samplers import WORLDS
 
@@ -36,6 +36,22 @@ def _guidance():
             "CFG eq. 6", invalid=True)
 
 
+def _threshold():
+    for name, shape, spread, options in (
+            ("p0.995", (3, 9), 3, {"percentile": "0.995"}), ("p0.9/cap1.5", (3, 9), 3, {"percentile": "0.9",
+                                                                                      "cap": "1.5"}),
+            ("p0.5/limit0.8", (2, 8), 2, {"percentile": "0.5", "limit": "0.8"}),
+            ("p1", (2, 5), 4, {"percentile": "1"}), ("one-entry", (3, 1), 4, {"percentile": "0.995"}),
+            ("p0.995/cap1", (2, 9), 3, {"percentile": "0.995", "cap": "1"}),
+            ("inside", (2, 6), 0.5, {"percentile": "0.995"})):
+        yield build(f"threshold/{name}", "threshold", {"x0": numbers(21, shape, -spread, spread), **options},
+                    "DYNTHR sec. 2.3", ("clip",))
+    for what, options in (("percentile-0", {"percentile": "0"}), ("percentile-99.5", {"percentile": "99.5"}),
+                          ("limit-0", {"limit": "0"}), ("cap-below-limit", {"limit": "1", "cap": "0.5"})):
+        yield build(f"threshold/invalid/{what}", "threshold", {
+            "x0": numbers(21, (2, 3)), "percentile": "0.9", **options}, "DYNTHR sec. 2.3", invalid=True)
+
+
 def _frechet():
     for name, n, m, d, seed in (("plane", 8, 9, 2, 1), ("space", 12, 10, 3, 2), ("full", 20, 20, 6, 3),
                                 ("rank-deficient", 4, 5, 6, 4), ("two-vectors", 2, 2, 5, 5),
@@ -57,4 +73,4 @@ def _frechet():
 
 def cases():
     """The cases of the family, for store.make."""
-    return [*_consistency(), *_guidance(), *_frechet()]
+    return [*_consistency(), *_guidance(), *_threshold(), *_frechet()]

@@ -91,6 +91,20 @@ def cases():
         made.append(build(f"sampler/unipc/2/vp-uniform-lambda/n10/gaussian/corrects-{corrector}", "trajectory", _inputs(
             "unipc", "vp", None, 10, "uniform_lambda", "none", "gaussian", {"order": 2, "corrector": corrector}, 950),
             "UNIPC sec. 3.3", ("corrector", "lower_order_final", "B"), operations=10))
+    for order in (2, 3):
+        for name, place, scale in (("vp-uniform-lambda", ("vp", None, 10, "uniform_lambda", "none"), 1),
+                                   ("karras", ("edm", None, 10, "karras", "zero"), 80)):
+            made.append(build(f"sampler/dpm/{order}s/{name}/n10/gaussian", "trajectory", _inputs(
+                "dpm", *place, "gaussian", {"order": order}, 960 + order, scale), f"DPM alg. {order - 1}",
+                ("solver_rule", "rho_placement" if scale > 1 else "time_label"), operations=10 * order))
+        made.append(build(f"sampler/dpm/{order}s/vp-uniform-lambda/n10/mixture", "trajectory", _inputs(
+            "dpm", "vp", None, 10, "uniform_lambda", "none", "mixture", {"order": order}, 965 + order),
+            f"DPM alg. {order - 1}", ("solver_rule",), operations=10 * order))
+    for order in (2, 3, 4):
+        for name, power in (("uniform", "1"), ("uniform-power2", "2")):
+            made.append(build(f"sampler/deis/{order}t/vp-{name}/n10/gaussian", "trajectory", _inputs(
+                "deis", "vp", None, 10, "uniform", "none", "gaussian", {"order": order, "variable": "t"}, 970 + order,
+                grid_options={"power": power}), "DEIS sec. 3", ("lower_order_final",), operations=10))
     return made + [build(f"sampler/invalid/{what}", "trajectory", {**_inputs(
         "ddim", "linear", 1000, 10, "trailing", "zero", "gaussian", {"eta": "0"}, 930), **change}, "DDIM eq. 12",
         invalid=True) for what, change in (

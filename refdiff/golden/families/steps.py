@@ -96,6 +96,36 @@ def _multistep():
                                **before), "UNIPC sec. 3.2", ("B", "corrector"))
 
 
+def _single():
+    for order, options in ((2, {}), (2, {"solver_rule": "exact"}), (3, {}), (3, {"solver_rule": "exact"})):
+        for place, jumps in ((VP, ((1000, 900), (500, 480), (20, 0))), ({"schedule": "edm", "T": None}, SIGMAS)):
+            for t, s in jumps:
+                inside = [numbers(93 + j, (2, 2)) for j in range(order - 1)] if s else []
+                yield build(f"step/dpm/order{order}/{_name(options)}/{place['schedule']}/at{t}-{s}", "step",
+                            _given("dpm", place, t, s, 90, order=order, predictions_inside=inside, **options),
+                            f"DPM alg. {order - 1}" if not options else "DPM eq. 3.6", ("solver_rule", "index_base"))
+
+
+def _in_time():
+    for order in (2, 3, 4):
+        for schedule, t, earlier, s in (
+                ("vp", "0.5", ("0.55", "0.6", "0.7"), "0.45"), ("vp", "0.1", ("0.2", "0.3", "0.5"), "0"),
+                ("flow", "0.5", ("0.6", "0.7", "0.8"), "0.4")):
+            yield build(f"step/deis/order{order}/variablet/{schedule}/at{t}-{s}", "step", _given(
+                "deis", {"schedule": schedule, "T": None}, t, s, 95 + order, order=order, variable="t",
+                earlier_t=list(earlier[:order - 1]), earlier=[numbers(60 + j, (2, 2)) for j in range(order - 1)]),
+                "DEIS sec. 3", ("multistep_ratio",))
+
+
+def _thresholded():
+    for percentile in ("0.995", "0.5"):
+        for keep in (False, True):
+            given = {**_given("ddim", VP, 501, 481, 33, eta="0", clip="1", percentile=percentile, keep_eps=keep),
+                     "x": numbers(97, (2, 5), -3, 3), "prediction": numbers(98, (2, 5))}
+            yield build(f"step/ddim/eta0/thresholded/p{percentile}/{'eps-kept' if keep else 'eps-derived'}", "step",
+                        given, "DYNTHR sec. 2.3", ("rederive_eps", "clip"))
+
+
 def _sde():
     for schedule, jumps in (("vp", (("1", "0.9"), ("0.5", "0.45"))), ("edm", (("80", "70"), ("1", "0.9")))):
         for t, s in jumps:
@@ -124,4 +154,5 @@ def _invalid():
 
 def cases():
     """The cases of the family, for store.make."""
-    return [*_stochastic(), *_deterministic(), *_multistep(), *_sde(), *_invalid()]
+    return [*_stochastic(), *_deterministic(), *_multistep(), *_single(), *_in_time(), *_thresholded(), *_sde(),
+            *_invalid()]

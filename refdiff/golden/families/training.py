@@ -89,6 +89,8 @@ def _optimiser():
     for name, norm in (("inside", "100"), ("clipped", "1"), ("hard", "0.001")):
         yield build(f"clip/{name}", "clip", {"grad": numbers(4, (5,)), "max_norm": norm}, "PASCANU alg. 1",
                     ("clip_kind", "clip_epsilon"), [{"clip_epsilon": "1e-6"}] if name != "inside" else [])
+    yield build("clip/tiny", "clip", {"grad": [f"{v}e-5" for v in numbers(4, (5,))], "max_norm": "0.000001"},
+                "PASCANU alg. 1", ("clip_kind", "clip_epsilon"), [{"clip_epsilon": "1e-6"}])
     yield build("clip/invalid/norm-0", "clip", {"grad": ["1"], "max_norm": "0"}, "PASCANU alg. 1", invalid=True)
     for step, warmup, floor in ((0, 0, "0"), (0, 100, "0"), (99, 100, "0"), (100, 100, "0"), (550, 100, "0"),
                                 (999, 100, "0.0001"), (1000, 0, "0.0001"), (333, 0, "0")):

@@ -32,6 +32,7 @@ OPERATIONS = {
     "q_sample": _plain("x", process.q_sample),
     "posterior": lambda num, c, **inputs: process.posterior(num=num, c=c, **inputs),
     "convert": _plain("value", process.convert),
+    "threshold": lambda num, c, **inputs: process.threshold(num=num, c=c, **inputs),
     "step": _plain("x", trajectories.step),
     "trajectory": lambda num, c, states=False, **inputs: {
         "states" if states else "x": trajectories.trajectory(num=num, c=c, states=states, **inputs)},

@@ -82,9 +82,12 @@ class Levels:
         return Level(t, num.exp(log / 2), num.sqrt(var), var)
 
     def of_lambda(self, lam):
-        """The level at lambda = log(alpha/sigma) of a schedule without T."""
+        """The level at lambda = log(alpha/sigma); between the entries of a table it has no time."""
         num = self.num
         ratio = num.exp(-lam)
+        if self.table is not None:
+            alpha = 1 / num.sqrt(1 + ratio * ratio)
+            return Level(None, alpha, ratio * alpha, (ratio * alpha) ** 2)
         if self.schedule == "edm":
             return self.at(ratio)
         if self.schedule == "flow":

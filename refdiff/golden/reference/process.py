@@ -100,3 +100,23 @@ def read(kind, value, x, level, num, c):
         if c.rederive_eps == "yes":
             eps = (x - level.alpha * x0) / level.sigma
     return x0, eps
+
+
+def threshold(x0, num, c=None, percentile="0.995", limit="1", cap=None):
+    """{"x0"}: every row clipped to -s..s and divided by s/limit, s the row's quantile of |x0|. (DYNTHR sec. 2.3)
+
+    s is at least limit, and at most cap; between two entries in order the quantile is a straight line.
+    """
+    p, limit = num.real(percentile), num.real(limit)
+    if not (0 < p <= 1 and limit > 0 and (cap is None or num.real(cap) >= limit)):
+        raise ValueError(f"threshold: percentile {percentile}, limit {limit}, cap {cap}: wanted 0 < percentile <= 1, "
+                         "limit > 0 and cap >= limit")
+    rows = []
+    for row in num.array(x0):
+        sizes = sorted(abs(v) for v in row)
+        place = p * (len(sizes) - 1)
+        below = min(int(place), max(len(sizes) - 2, 0))
+        s = sizes[below] + (place - below) * (sizes[min(below + 1, len(sizes) - 1)] - sizes[below])
+        s = max(s, limit) if cap is None else min(max(s, limit), num.real(cap))
+        rows.append([max(-s, min(s, v)) * limit / s for v in row])
+    return {"x0": num.array(rows)}

@@ -106,17 +106,41 @@ def lms(x, x0, eps, t, s, z, num, c, order=4, earlier=()):
                         earlier)
 
 
-def deis(x, x0, eps, t, s, z, num, c, order=3, variable="rho", earlier=()):
-    """eps a polynomial in sigma/alpha ("rho") or lambda ("lambda"). (DEIS sec. 3)"""
+def deis(x, x0, eps, t, s, z, num, c, order=3, variable="rho", earlier=(), schedule=None):
+    """eps a polynomial in sigma/alpha ("rho"), lambda ("lambda"), or the schedule's own time ("t"). (DEIS sec. 3)"""
     if variable == "rho":
         return lms(x, x0, eps, t, s, z, num, c, order, earlier)
+    if variable == "t":
+        return _deis_in_time(x, eps, t, s, num, list(earlier[:order - 1]), schedule)
     if variable != "lambda":
-        raise ValueError(f"deis: variable is {variable!r}, wanted rho or lambda")
+        raise ValueError(f"deis: variable is {variable!r}, wanted rho, lambda or t")
     earlier = list(earlier[:order - 1])
     nodes = [num.real(0), *(lam(level, num) - lam(t, num) for level, *_ in earlier)]
     h = None if s.sigma == 0 else lam(s, num) - lam(t, num)
     moments = [-t.ratio * m for m in polynomials.growing(h, len(nodes), num)]
     return _noise_steps(x, eps, t, s, polynomials.weights(nodes, moments), earlier)
+
+
+def _deis_in_time(x, eps, t, s, num, earlier, schedule):
+    """int (d ratio/dt) p(t) dt, p the polynomial in t, by quadrature of the schedule's own d ratio/dt."""
+    start, nodes = num.real(t.t), [num.real(0), *(level.t - t.t for level, *_ in earlier)]
+    moments = polynomials.integral(lambda u: ratio_slope(schedule, u, num) * num.array(
+        [(u - start) ** k for k in range(len(nodes))]), start, num.real(s.t), num)
+    return _noise_steps(x, eps, t, s, polynomials.weights(nodes, list(moments)), earlier)
+
+
+def ratio_slope(schedule, t, num):
+    """d(sigma/alpha)/dt of a schedule without T: ratio is t, t/(1 - t), or sqrt(e^B - 1)."""
+    if schedule == "edm":
+        return num.real(1)
+    if schedule == "flow":
+        return 1 / (1 - t) ** 2
+    if schedule == "vp":
+        _, beta = drift(schedule, t, num)
+        low = num.real("0.1")
+        B = low * t + (beta - low) * t / 2                                # int_0^t beta
+        return beta * num.exp(B) / (2 * num.sqrt(num.expm1(B)))
+    raise ValueError(f"deis: schedule is {schedule!r}, wanted edm, flow or vp for a polynomial in t")
 
 
 ADAMS = {1: (1,), 2: (3, -1), 3: (23, -16, 5), 4: (55, -59, 37, -9)}

@@ -2,14 +2,15 @@
 from ..conventions import choose, replaced
 from . import steps as solver
 from .levels import Levels, grid, lam
-from .process import read, said
+from .process import read, said, threshold
+from .singlestep import dpm
 from .worlds import predict
 
 SAMPLERS = {"ddpm": solver.ddpm, "ddim": solver.ddim, "euler": solver.euler, "heun": solver.heun,
             "dpmpp": solver.dpmpp, "lms": solver.lms, "deis": solver.deis, "plms": solver.plms, "unipc": solver.unipc,
             "reverse_diffusion": solver.reverse_diffusion, "ancestral": solver.ancestral,
             "euler_ancestral": solver.euler_ancestral, "euler_maruyama": solver.euler_maruyama,
-            "sde_dpmpp": solver.sde_dpmpp, "churn": None}
+            "sde_dpmpp": solver.sde_dpmpp, "dpm": None, "churn": None}
 HISTORY = ("dpmpp", "lms", "deis", "plms", "unipc", "sde_dpmpp")
 NOISY = ("ddpm", "ddim", "reverse_diffusion", "ancestral", "euler_ancestral", "euler_maruyama", "sde_dpmpp", "churn")
 FEW = 15
@@ -22,19 +23,22 @@ def _sampler(sampler):
 
 
 def step(sampler, schedule, T, t, s, x, prediction, num, c=None, kind="eps", noise=None, prediction_s=None,
-         earlier_t=(), earlier=(), steps=None, clip=None, keep_eps=False, **options):
+         predictions_inside=(), earlier_t=(), earlier=(), steps=None, clip=None, percentile=None, keep_eps=False,
+         **options):
     """x_s from x at time t with the network's prediction there, and noise where the step takes some.
 
-    prediction_s: for heun, unipc's corrector and churn, the prediction at their own first result. earlier_t, earlier:
-    for multistep methods, the times of the steps before and their predictions, latest first, of the kind that the
-    method's polynomial is in (x0 for dpmpp, unipc and sde_dpmpp, else eps). steps: N of churn's S_churn/N. clip: x0 is
-    clipped to -clip..clip (1 alone is known) and eps derived anew from it, or kept.
+    prediction_s: for heun, unipc's corrector and churn, the prediction at their own first result. predictions_inside:
+    for dpm, those at its levels between. earlier_t, earlier: for multistep methods, the times of the steps before and
+    their predictions, latest first, of the kind that the method's polynomial is in (x0 for dpmpp, unipc and sde_dpmpp,
+    else eps). steps: N of churn's S_churn/N. clip: x0 is clipped to -clip..clip (1 alone is known; with a percentile by
+    `threshold`) and eps derived anew from it, or kept.
     """
     c = c or choose()
     if clip is not None:
         if num.real(clip) != 1:
             raise ValueError(f"step {sampler}: clip is {clip}, wanted 1")
-        c = replaced(c, clip="1", rederive_eps="no" if keep_eps or c.rederive_eps == "no" else "yes")
+        keep_eps = keep_eps or c.rederive_eps == "no"
+        c = replaced(c, clip="none" if percentile is not None else "1", rederive_eps="no" if keep_eps else "yes")
     _sampler(sampler)
     levels = Levels(schedule, T, num, c)
     here, there = levels.at(t), levels.at(s)
@@ -46,12 +50,20 @@ def step(sampler, schedule, T, t, s, x, prediction, num, c=None, kind="eps", noi
         def said_there(x, level):
             return read(kind, num.array(prediction_s if level is there else prediction), x, level, num, c)
         return _churned(x, here, there, levels, steps, lambda grown: z, said_there, num, c, options)
+    if sampler == "dpm":
+        inside = iter(predictions_inside)
+        x0, eps = read(kind, num.array(prediction), x, here, num, c)
+        return dpm(x, x0, eps, here, there, num, lambda y, level: read(
+            kind, num.array(next(inside)), y, level, num, c)[1], levels.of_lambda, **options)
     x0, eps = read(kind, num.array(prediction), x, here, num, c)
+    if percentile is not None and clip is not None:
+        x0 = threshold(x0, num, c, percentile, clip)["x0"]
+        eps = eps if keep_eps else (x - here.alpha * x0) / here.sigma
     if sampler in HISTORY:
         values = [num.array(value) for value in earlier]
         options["earlier"] = [(levels.at(u), value, value) for u, value in zip(earlier_t, values)]
         options.setdefault("order", len(values) + 1)
-    if sampler == "euler_maruyama":
+    if sampler in ("euler_maruyama", "deis"):
         options["schedule"] = schedule
     if sampler == "heun" and there.sigma > 0:
         guess = solver.euler(x, x0, eps, here, there, z, num, c)
@@ -86,6 +98,8 @@ def trajectory(sampler, schedule, T, steps, rule, final, x, denoiser, num, c=Non
     """
     c = c or choose()
     _sampler(sampler)
+    if sampler == "dpm" and T is not None:
+        raise ValueError(f"dpm: T is {T}, wanted none: inside a step it is between the entries of a table")
     return _Run(sampler, schedule, T, grid(schedule, T, rule, steps, final, num, c, **(grid_options or {})), denoiser,
                 noise, kind, num, c, options).states(num.array(x), states)
 
@@ -150,12 +164,15 @@ class _Run:
         if self.sampler == "churn":
             return _churned(x, t, s, self.levels, self.S, lambda grown: self.draw(i), self.model, num, c, options)
         x0, eps = self.ahead or self.model(x, t, s)
+        if self.sampler == "dpm":
+            return dpm(x, x0, eps, t, s, num, lambda y, level: self.model(y, level)[1], self.levels.of_lambda,
+                       **options)
         z = self.draw(i) if self.noisy(i) else None
         if self.sampler in HISTORY:
             self.history(options, i)
-        if self.sampler == "euler_maruyama":
+        if self.sampler in ("euler_maruyama", "deis"):
             options["schedule"] = self.schedule
-            if c.maruyama_dt == "T/N":
+            if self.sampler == "euler_maruyama" and c.maruyama_dt == "T/N":
                 options["dt"] = -self.visited[0].t / self.S
         if self.sampler == "heun" and s.sigma > 0:
             options["eps_s"] = self.model(solver.euler(x, x0, eps, t, s, z, num, c), s)[1]
