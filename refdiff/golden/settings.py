@@ -3,8 +3,11 @@
     Setting("ddim", "linear", 1000, "trailing", "zero", {"eta": 0.5})
 
 An adapter's configurations() lists the settings that are legal for it, as dicts of these names (options among them);
-without one, DEFAULTS are asked for. The truth is the world's: the exact flow, the exact law, the levels of the grid.
+without one, DEFAULTS are asked for, and a sampler that answers none of them is looked for on other schedules and rules.
+`rule` is the grid's; a solver's own rule is the option `solver_rule`. The truth is the world's: the exact flow, the
+exact law, the levels of the grid.
 """
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,7 +75,7 @@ class Setting:
         function = samplers.SAMPLERS.get(self.sampler)
         if function is None:
             raise ValueError(f"refdiff has no sampler {self.sampler!r}")
-        options = {k: v for k, v in self.options.items() if k != "grid_options"}
+        options = {"rule" if k == "solver_rule" else k: v for k, v in self.options.items() if k != "grid_options"}
         draws = {"noise": noise} if noise is not None and self.stochastic(grid, len(grid)) else {}
 
         def denoiser(y, level):
@@ -146,6 +149,12 @@ class Network:
         x64 = x.astype(np.float64)
         said = Prediction("x0", self.world.posterior_mean(x64, level), x64, level)
         return np.asarray(getattr(said, self.kind), dtype=x.dtype)
+
+
+def start(grid, n=5, seed=3):
+    """(n, 1) points from the law at the grid's first level."""
+    first = grid.level(0)
+    return Key(seed).normal((n, 1)) * math.hypot(first.alpha, first.sigma)
 
 
 class Noise:

@@ -8,7 +8,9 @@ import pytest
 from refdiff import samplers
 from refdiff.golden import oracles
 from refdiff.golden.settings import DEFAULTS, Network, Setting, settings_of
+from refdiff.process.grids import Grid
 from refdiff.process.parameterization import Prediction
+from refdiff.process.schedules import SCHEDULES
 from refdiff.samplers.orders import LINE
 
 DDIM = Setting("ddim", options={"eta": 0.0})
@@ -126,6 +128,61 @@ def test_the_network_oracle_says_what_the_network_is_called_with(faults, says):
     assert found.status == "fail" and says in found.cause, found.cause
 
 
+class Between(Ours):
+    """Visits the times S of S + 1 leading ones, as some do, where leading's own are asked for."""
+
+    def trajectory(self, sampler, schedule, T, steps, rule, final, x, denoiser, noise, **options):
+        table = SCHEDULES[schedule](T)
+        t = np.array([*(np.arange(steps, 0, -1) * (T // (steps + 1)) + 1), 0])
+        levels = [table.level(int(i)) for i in t]
+        grid = Grid(t, [v.alpha for v in levels], [v.sigma for v in levels], "own")
+
+        def world(y, level):
+            return Prediction("eps", denoiser(y, level.t), y, level)
+        return [state.x for state in samplers.SAMPLERS[sampler](world, grid, x, **options)]
+
+
+def test_a_solver_on_levels_of_its_own_is_judged_there_and_its_levels_are_a_convention():
+    setting = Setting("dpmpp", rule="leading", options={"order": 2})
+    found = {name: oracles.judge(name, Between(), setting) for name in ("order", "flow", "network")}
+    assert (found["order"].status, found["flow"].status) == ("pass", "pass"), found["order"].cause
+    assert "on the levels that it visits" in found["order"].cause
+    assert found["network"].status == "convention" and found["network"].digits > 9
+    assert "on levels of its own: call 0 of the network is at t = 889, wanted 876" in found["network"].cause
+
+
+def test_a_wrong_solver_on_levels_of_its_own_fails_there_too():
+    class Wrong(Between):
+        def trajectory(self, **inputs):
+            return [x * 1.01 for x in super().trajectory(**inputs)]
+    setting = Setting("dpmpp", rule="leading", options={"order": 2})
+    assert {oracles.judge(name, Wrong(), setting).status for name in ("order", "network")} == {"fail"}
+
+
+def test_a_solvers_rule_is_another_than_the_grids():
+    setting = Setting.of({"sampler": "dpmpp", "order": 3, "solver_rule": "truncated", "rule": "trailing"})
+    assert judge("network", setting).status == "pass" and setting.rule == "trailing"
+    exact = replace(setting, options={"order": 3, "solver_rule": "exact"})
+    assert oracles.judge("network", Ours(change=lambda s: exact), setting).status == "fail"
+
+
+def test_float32_alone_has_the_law_of_float32():
+    def single(x):
+        return x.astype(np.float32)
+    assert judge("law", RANDOM, after=single).status == "pass"
+    rough = judge("law", RANDOM, after=lambda x: single(x).astype(np.float64))
+    assert rough.status == "fail" and "something on the way is in float32" in rough.cause
+
+
+def test_a_last_draw_that_changes_nothing_to_speak_of_is_a_convention():
+    class Clamped(Ours):
+        def trajectory(self, *, noise, steps, x, **rest):
+            made = super().trajectory(noise=noise, steps=steps, x=x, **rest)
+            return [*made[:-1], made[-1] + 1e-10 * noise(steps - 1)]
+    found = oracles.judge("noise", Clamped(), DDPM)
+    assert found.status == "convention" and "are made, and change x by" in found.cause
+
+
 def test_the_network_oracle_sees_the_time_of_the_level_that_is_stepped_to():
     grid = DDIM.grid(8)
     following = dict(zip(grid.t[:-1].tolist(), grid.t[1:].tolist()))
@@ -146,8 +203,11 @@ def test_fuzz_sees_what_is_not_finite_and_what_raises():
 
 
 def test_dtype_sees_another_type_and_rounding_that_is_none():
-    assert "float64 out" in judge("dtype", after=lambda x: x.astype(np.float64)).cause
-    assert "float32 out" in judge("dtype", after=lambda x: x.astype(np.float32)).cause
+    swapped = judge("dtype", after=lambda x: x.astype(np.float64 if x.dtype == np.float32 else np.float32))
+    assert swapped.status == "fail" and "float32 in is float64 out" in swapped.cause
+    for kind in ("float64", "float32"):
+        found = judge("dtype", after=lambda x, kind=kind: x.astype(kind))
+        assert found.status == "convention" and f'dtypes = ("{kind}",)' in found.cause
     coarse = judge("dtype", after=lambda x: (x * (1.01 if x.dtype == np.float32 else 1)).astype(x.dtype))
     assert coarse.status == "fail" and "differ by" in coarse.cause
 
