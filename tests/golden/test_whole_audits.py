@@ -57,5 +57,6 @@ def test_the_table_of_a_report_adds_up_to_its_sentence(name):
 def test_the_counts_of_a_report_are_those_of_the_audit(name):
     report = audited(name)
     wanted = text.table(("class or function", *text.JUDGED), text.subjects(report.findings))
-    assert count(name) == (report.summary, wanted), "\n".join(
-        [f"golden/reports/{REPORTS[name]} must end on:", "", f"{report.summary}.", "", *wanted])
+    judged = report.summary.partition(";")[0]                       # a new case that a library has not is no news
+    assert count(name) == (judged, wanted), "\n".join(
+        [f"golden/reports/{REPORTS[name]} must end on:", "", f"{judged}.", "", *wanted])
