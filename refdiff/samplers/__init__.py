@@ -2,10 +2,12 @@
 
     x = samplers.run(samplers.ddim(denoiser, grid, x, eta=0.5, noise=samplers.noise_from(key, x)))
 
-All take (denoiser, grid, x, ...) but "consistency", which takes a consistency function and its sigmas.
+All take (denoiser, grid, x, ...) but "consistency", which takes a consistency function and its sigmas. And all take
+compat=NAMES, published deviations on purpose, of compat.py; the modules have the samplers without.
 """
 from .adaptive import adaptive
 from .churn import churn
+from .compat import deviating
 from .consistency import consistency
 from .ddim import ddim
 from .ddpm import ddpm
@@ -21,11 +23,10 @@ from .sde_dpmpp import sde_dpmpp
 from .state import State, noise_from, run
 from .unipc import unipc
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "euler": euler, "heun": heun, "consistency": consistency,
-            "dpm": dpm, "dpmpp": dpmpp, "unipc": unipc, "deis": deis, "lms": lms, "plms": plms,
-            "churn": churn, "euler_maruyama": euler_maruyama, "reverse_diffusion": reverse_diffusion,
-            "ancestral": ancestral, "euler_ancestral": euler_ancestral, "predictor_corrector": predictor_corrector,
-            "sde_dpmpp": sde_dpmpp, "adaptive": adaptive}
+SAMPLERS = {sampler.__name__: deviating(sampler) for sampler in (
+    ddpm, ddim, euler, heun, consistency, dpm, dpmpp, unipc, deis, lms, plms, churn, euler_maruyama, reverse_diffusion,
+    ancestral, euler_ancestral, predictor_corrector, sde_dpmpp, adaptive)}
+globals().update(SAMPLERS)                                    # samplers.ddim has compat=, ddim.py its twenty lines
 
 __all__ = ["SAMPLERS", "State", "adaptive", "ancestral", "churn", "consistency", "ddim", "ddpm", "deis", "dpm",
            "dpmpp", "euler", "euler_ancestral", "euler_maruyama", "heun", "lms", "noise_from", "plms",

@@ -13,20 +13,8 @@ import numpy as np
 
 from ..process import affine, families, grids
 from ..process.exact import Gaussian, Mixture
-from .churn import churn
-from .ddim import ddim
-from .ddpm import ddpm
-from .deis import deis
-from .dpm import dpm
-from .dpmpp import dpmpp
-from .edm import euler, heun
-from .langevin import predictor_corrector
-from .lms import lms
-from .plms import plms
-from .sde import ancestral, euler_ancestral, euler_maruyama, reverse_diffusion
-from .sde_dpmpp import sde_dpmpp
-from .state import run
-from .unipc import unipc
+from . import (ancestral, churn, ddim, ddpm, deis, dpm, dpmpp, euler, euler_ancestral, euler_maruyama, heun, lms, plms,
+               predictor_corrector, reverse_diffusion, run, sde_dpmpp, unipc)
 
 POINT = Gaussian([.7], [[.3]])
 LINE = Mixture([.3, .7], [-1., .8], [.16, .25])
