@@ -16,10 +16,11 @@ ALL = [(c.name, value) for c in conventions.CONVENTIONS if set(c.operations) & s
 
 @lru_cache
 def cases():
-    """Cases of scalar operations with a short answer, by operation."""
+    """Cases of scalar operations, without long trajectories, by operation."""
     made = {}
     for case in load():
-        if case.verdict == "valid" and case.operation in OPERATIONS and case.inputs.get("steps", 0) <= 10:
+        short = case.operation != "trajectory" or case.inputs["steps"] <= 10
+        if case.verdict != "invalid" and case.operation in OPERATIONS and short:
             made.setdefault(case.operation, []).append(case)
     return made
 
@@ -49,19 +50,13 @@ def that_differ(name, value, most=3):
 @pytest.mark.parametrize("name, value", ALL, ids=[f"{n}={v}" for n, v in ALL])
 def test_an_answer_under_another_convention_is_explained_by_it(name, value):
     tried = list(that_differ(name, value))
-    if not tried:
-        pytest.skip("no case's answer changes with it")
+    assert tried, "no case's answer changes with it"
     said = []
     for case, other in tried:
         cause = causes.explain(case.operation, case.inputs, other, (name,))
         assert cause is not None and cause.digits > 12, case.id
         said.append(cause.says)
     assert any(f"{name}={value}" in text for text in said), said
-
-
-def test_most_conventions_of_scalars_are_shown_by_some_case():
-    shown = sum(any(True for _ in that_differ(name, value, 1)) for name, value in ALL)
-    assert shown >= 0.8 * len(ALL), f"{shown} of {len(ALL)}"
 
 
 def step(**more):

@@ -25,7 +25,7 @@ from ...samplers.multistep import add, first_order, solve
 from ...samplers.plms import weights as plms_weights
 from ...samplers.sde_dpmpp import coefficients, slope_weight
 from ...samplers.unipc import weights as unipc_weights
-from .own_arrays import METHODS
+from ._own_arrays import METHODS
 
 name, version, prediction = "refdiff", __version__, "eps"
 FAMILIES = {"edm": VarianceExploding(), "flow": Flow(), "vp": VP()}
