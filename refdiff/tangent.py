@@ -15,9 +15,9 @@ from .models.mlp import MLP
 from .models.unet import UNet
 from .nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
 from .nn.embedding import Conditioning
-from .nn.layers import Conv2d, GroupNorm, Linear
-from .ops import (add, attention, concat, conv2d, dropout, embedding, group_norm, linear, scale_shift, shift, silu,
-                  sinusoid, upsample)
+from .nn.layers import Conv2d, GroupNorm, Linear, NormSiLU
+from .ops import (add, attention, concat, conv2d, dropout, embedding, group_norm, linear, norm_silu, silu, sinusoid,
+                  upsample)
 
 
 def jvp(network, saved, xdot, c_noisedot=None, thetadot=None):
@@ -53,22 +53,26 @@ def _(layer: GroupNorm, saved, xdot, dot):
     return group_norm.jvp(saved, xdot, *((0, 0) if dot is None else (dot[layer.gamma], dot[layer.beta])))
 
 
+@_jvp.register
+def _(layer: NormSiLU, saved, xdot, dot, edot=None, scaledot=None, shiftdot=None):
+    zero = backend.of(xdot=xdot).zeros((xdot.shape[0], xdot.shape[-1]), xdot.dtype)
+    edot, scaledot, shiftdot = (zero if a is None else a for a in (edot, scaledot, shiftdot))
+    of_layer = (0, 0) if dot is None else (dot[layer.gamma], dot[layer.beta])
+    return norm_silu.jvp(saved, xdot, edot, *of_layer, scaledot, shiftdot)
+
+
 # ---- blocks: (block, saved, xdot, embdot, dot)
 
 @_jvp.register
 def _(block: ResBlock, saved, xdot, embdot, dot):
-    s_norm1, s_silu1, s_res, s_conv1, s_time, s_norm2, s_emb, s_silu2, s_drop, s_conv2, s_short, s_add = saved
-    hdot = silu.jvp(s_silu1, _jvp(block.norm1, s_norm1, xdot, dot))
+    s_norm1, s_res, s_conv1, s_time, s_norm2, s_drop, s_conv2, s_short, s_add = saved
+    hdot = _jvp(block.norm1, s_norm1, xdot, dot)
     if block.resample:
         hdot, xdot = block.resample.jvp(s_res, hdot), block.resample.jvp(s_res, xdot)
     hdot = _jvp(block.conv1, s_conv1, hdot, dot)
     edot = _jvp(block.time, s_time, embdot, dot)                                # (n, d) or (n, 2d)
-    if block.scale_shift:
-        hdot = _jvp(block.norm2, s_norm2, hdot, dot)
-        hdot = scale_shift.jvp(s_emb, hdot, edot[:, :block.width], edot[:, block.width:])
-    else:
-        hdot = _jvp(block.norm2, s_norm2, shift.jvp(s_emb, hdot, edot), dot)
-    hdot = silu.jvp(s_silu2, hdot)
+    told = (None, edot[:, :block.width], edot[:, block.width:]) if block.scale_shift else (edot,)
+    hdot = _jvp(block.norm2, s_norm2, hdot, dot, *told)
     if s_drop is not None:
         hdot = dropout.jvp(s_drop, hdot)
     hdot = _jvp(block.conv2, s_conv2, hdot, dot)
@@ -117,7 +121,7 @@ def _still(xdot):
 
 @_jvp.register
 def _(net: UNet, saved, xdot, c_noisedot, dot):
-    s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out = saved
+    s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out = saved
     embdot = _jvp(net.conditioning, s_emb, _still(xdot) if c_noisedot is None else c_noisedot, dot)
 
     def run(chain, saved, hdot):
@@ -131,7 +135,7 @@ def _(net: UNet, saved, xdot, c_noisedot, dot):
     hdot = run(net.mid, s_mid, hdot)
     for chain, (s_cat, s) in zip(net.up, s_up):
         hdot = run(chain, s, concat.jvp(s_cat, hdot, skips.pop()))
-    hdot = silu.jvp(s_silu, _jvp(net.norm_out, s_norm, hdot, dot))
+    hdot = _jvp(net.norm_out, s_norm, hdot, dot)
     return _jvp(net.conv_out, s_out, hdot, dot)
 
 

@@ -47,8 +47,9 @@ HALVES = ({"process", "samplers", "guidance"}, {"ops", "nn", "models"})
 LONGEST_MODULE = 400
 
 # What a reader goes through to know the method from noise to a distilled sampler, in this order: the ops of its
-# networks and losses (ops/variational.py, the terms of the bound, is for those who also learn variances).
-CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/[!v]*.py",
+# networks and losses (ops/variational.py, the terms of the bound, is for those who also learn variances, and
+# ops/tokens.py for those who build other networks).
+CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/[!tv]*.py",
         "nn/*.py", "models/unet.py", "losses.py", "fit.py", "train.py", "distill/consistency.py")
 LONGEST_CORE = 1500
 

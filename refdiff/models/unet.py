@@ -16,8 +16,8 @@ from ..config import check, setting
 from ..nn import init
 from ..nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
 from ..nn.embedding import Conditioning
-from ..nn.layers import Conv2d, GroupNorm
-from ..ops import concat, silu
+from ..nn.layers import Conv2d, NormSiLU
+from ..ops.fast import concat
 from ..params import Layout
 
 
@@ -115,7 +115,7 @@ class UNet:
                     chain.append(res(name, c, c, size, "up") if config.resblock_updown
                                  else Upsample.make(layout, name, c))
                 self.up.append(chain)
-        self.norm_out = GroupNorm.make(layout, "norm_out", c, config.groups, config.norm_eps)
+        self.norm_out = NormSiLU.make(layout, "norm_out", c, config.groups, config.norm_eps)
         self.conv_out = Conv2d.make(layout, "conv_out", 3, c, config.out_channels,
                                     w_init=init.zeros if config.zero_init else init.fan_average)
 
@@ -162,13 +162,12 @@ class UNet:
             h, s = run(chain, h)
             s_up.append((s_cat, s))
         h, s_norm = self.norm_out.forward(theta, h)
-        h, s_silu = silu.forward(h)
         F, s_out = self.conv_out.forward(theta, h)
-        return F, (s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out)
+        return F, (s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out)
 
     def backward(self, saved, dF, grad):
         """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
-        s_emb, s_in, s_down, s_mid, s_up, s_norm, s_silu, s_out = saved
+        s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out = saved
         demb = 0
 
         def run(chain, saved, dh):
@@ -179,8 +178,7 @@ class UNet:
             return dh
 
         dh = self.conv_out.backward(s_out, dF, grad)
-        dh = silu.backward(s_silu, dh)
-        dh = self.norm_out.backward(s_norm, dh, grad)
+        dh = self.norm_out.backward(s_norm, dh, grad)[0]
         dskips = []
         for chain, (s_cat, s) in zip(reversed(self.up), reversed(s_up)):
             dh = run(chain, s, dh)

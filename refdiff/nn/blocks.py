@@ -11,9 +11,9 @@ look at emb returns demb = 0.
 from dataclasses import dataclass
 
 from .. import backend
-from ..ops import add, attention, avg_pool, dropout, scale_shift, shift, silu, upsample
+from ..ops.fast import add, attention, avg_pool, dropout, upsample
 from . import init
-from .layers import Conv2d, GroupNorm, Linear
+from .layers import Conv2d, GroupNorm, Linear, NormSiLU
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class ResBlock:
     [ADM sec. 3.1]). resample "down" (average 2x2) or "up" (nearest x2) acts on both branches before conv1.
     """
 
-    norm1: GroupNorm
+    norm1: NormSiLU
     conv1: Conv2d
     time: Linear
-    norm2: GroupNorm
+    norm2: NormSiLU
     conv2: Conv2d
     shortcut: Conv2d            # 1x1, or None where the channels stay
     scale_shift: bool
@@ -38,7 +38,7 @@ class ResBlock:
     @classmethod
     def make(cls, layout, name, c, d, emb, size, config, resample=None):
         def norm(part, channels):
-            return GroupNorm.make(layout, f"{name}.{part}", channels, config.groups, config.norm_eps)
+            return NormSiLU.make(layout, f"{name}.{part}", channels, config.groups, config.norm_eps)
         return cls(norm("norm1", c),
                    Conv2d.make(layout, f"{name}.conv1", 3, c, d),
                    Linear.make(layout, f"{name}.time", emb, 2 * d if config.scale_shift else d),
@@ -50,20 +50,14 @@ class ResBlock:
 
     def forward(self, theta, x, emb, mask=None):
         h, s_norm1 = self.norm1.forward(theta, x)
-        h, s_silu1 = silu.forward(h)
         s_res = None
         if self.resample:
             h, s_res = self.resample.forward(h)
             x, _ = self.resample.forward(x)
         h, s_conv1 = self.conv1.forward(theta, h)
         e, s_time = self.time.forward(theta, emb)                               # (n, d) or (n, 2d)
-        if self.scale_shift:
-            h, s_norm2 = self.norm2.forward(theta, h)
-            h, s_emb = scale_shift.forward(h, e[:, :self.width], e[:, self.width:])
-        else:
-            h, s_emb = shift.forward(h, e)
-            h, s_norm2 = self.norm2.forward(theta, h)
-        h, s_silu2 = silu.forward(h)
+        told = (None, e[:, :self.width], e[:, self.width:]) if self.scale_shift else (e,)
+        h, s_norm2 = self.norm2.forward(theta, h, *told)
         s_drop = None
         if mask is not None:
             h, s_drop = dropout.forward(h, mask)
@@ -72,31 +66,23 @@ class ResBlock:
         if self.shortcut:
             x, s_short = self.shortcut.forward(theta, x)
         y, s_add = add.forward(x, h)
-        return y, (s_norm1, s_silu1, s_res, s_conv1, s_time, s_norm2, s_emb, s_silu2, s_drop, s_conv2, s_short, s_add)
+        return y, (s_norm1, s_res, s_conv1, s_time, s_norm2, s_drop, s_conv2, s_short, s_add)
 
     def backward(self, saved, dy, grad):
-        s_norm1, s_silu1, s_res, s_conv1, s_time, s_norm2, s_emb, s_silu2, s_drop, s_conv2, s_short, s_add = saved
+        s_norm1, s_res, s_conv1, s_time, s_norm2, s_drop, s_conv2, s_short, s_add = saved
         dx, dh = add.backward(s_add, dy)
         if self.shortcut:
             dx = self.shortcut.backward(s_short, dx, grad)
         dh = self.conv2.backward(s_conv2, dh, grad)
         if s_drop is not None:
             dh = dropout.backward(s_drop, dh)
-        dh = silu.backward(s_silu2, dh)
-        if self.scale_shift:
-            dh, dscale, dshift = scale_shift.backward(s_emb, dh)
-            dh = self.norm2.backward(s_norm2, dh, grad)
-            demb = self.time.backward(s_time, _join(dscale, dshift), grad)
-        else:
-            dh = self.norm2.backward(s_norm2, dh, grad)
-            dh, de = shift.backward(s_emb, dh)
-            demb = self.time.backward(s_time, de, grad)
+        dh, de, dscale, dshift = self.norm2.backward(s_norm2, dh, grad)
+        demb = self.time.backward(s_time, _join(dscale, dshift) if self.scale_shift else de, grad)
         dh = self.conv1.backward(s_conv1, dh, grad)
         if self.resample:
             dh = self.resample.backward(s_res, dh)
             dx = self.resample.backward(s_res, dx)
-        dh = silu.backward(s_silu1, dh)
-        return dx + self.norm1.backward(s_norm1, dh, grad), demb
+        return dx + self.norm1.backward(s_norm1, dh, grad)[0], demb
 
 
 @dataclass(frozen=True)

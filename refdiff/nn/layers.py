@@ -8,7 +8,8 @@ and EMA target are one layer object and three thetas.
 """
 from dataclasses import dataclass
 
-from ..ops.fast import conv2d, embedding, group_norm, linear
+from .. import backend
+from ..ops.fast import conv2d, embedding, group_norm, linear, norm_silu
 from ..params import Handle
 from . import init
 
@@ -80,6 +81,24 @@ class GroupNorm:
         grad[self.gamma] += dgamma
         grad[self.beta] += dbeta
         return dx
+
+
+@dataclass(frozen=True)
+class NormSiLU(GroupNorm):
+    """y = SiLU((gamma xhat + beta)(1 + scale) + shift), xhat of x + e; e, scale and shift (n,c), or None for zeros."""
+
+    def forward(self, theta, x, e=None, scale=None, shift=None):
+        zero = backend.of(x=x).zeros((x.shape[0], x.shape[-1]), x.dtype)
+        e, scale, shift = (zero if a is None else a for a in (e, scale, shift))
+        return norm_silu.forward(x, e, theta[self.gamma], theta[self.beta], scale, shift,
+                                 groups=self.groups, eps=self.eps)
+
+    def backward(self, saved, dy, grad):
+        """dx, de, dscale, dshift."""
+        dx, de, dgamma, dbeta, dscale, dshift = norm_silu.backward(saved, dy)
+        grad[self.gamma] += dgamma
+        grad[self.beta] += dbeta
+        return dx, de, dscale, dshift
 
 
 @dataclass(frozen=True)

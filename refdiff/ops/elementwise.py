@@ -1,4 +1,4 @@
-"""Elementwise maps: SiLU, GELU, residual add, dropout with a given mask, shift, scale-shift.
+"""Elementwise maps: SiLU, residual add, dropout with a given mask, shift, scale-shift.
 
 Every forward is complex-clean: it is analytic in its inputs, so that Im f(x + ih v)/h is its exact
 derivative and judges the two written beside it.
@@ -46,62 +46,6 @@ def silu_jvp(saved, xdot):
 
 
 silu = Op("silu", silu_forward, silu_backward, silu_jvp, "x[n,h,c] -> y[n,h,c]")
-
-
-# ---- GELU, exact: y = x Phi(x) with Phi the normal distribution function;  y' = Phi + x phi
-
-def gelu_forward(x):
-    """y = x Phi(x), Phi(x) = (1 + erf(x/sqrt 2))/2 [GELU sec. 2]."""
-    Phi = 0.5 * (1 + backend.erf(x * math.sqrt(0.5)))
-    return x * Phi, (x, Phi)
-
-
-def gelu_slope(saved):
-    """y' = Phi(x) + x phi(x), phi(x) = e^(-x^2/2)/sqrt(2 pi)."""
-    x, Phi = saved
-    return Phi + x * backend.of(x=x).exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-
-
-def gelu_backward(saved, dy):
-    """dx = y' dy."""
-    return gelu_slope(saved) * dy
-
-
-def gelu_jvp(saved, xdot):
-    """ydot = y' xdot."""
-    return gelu_slope(saved) * xdot
-
-
-gelu = Op("gelu", gelu_forward, gelu_backward, gelu_jvp, "x[n,h,c] -> y[n,h,c]")
-
-
-# ---- GELU, tanh form: y = x (1 + tanh u)/2, u = sqrt(2/pi) (x + .044715 x^3)
-
-def gelu_tanh_forward(x):
-    """y = x (1 + tanh u)/2 with u = sqrt(2/pi) (x + 0.044715 x^3) [GELU sec. 2]."""
-    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-    th = backend.of(x=x).tanh(u)
-    return 0.5 * x * (1 + th), (x, th)
-
-
-def gelu_tanh_slope(saved):
-    """y' = (1 + tanh u)/2 + x (1 - tanh^2 u) u'/2,  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)."""
-    x, th = saved
-    du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    return 0.5 * (1 + th) + 0.5 * x * (1 - th * th) * du
-
-
-def gelu_tanh_backward(saved, dy):
-    """dx = y' dy."""
-    return gelu_tanh_slope(saved) * dy
-
-
-def gelu_tanh_jvp(saved, xdot):
-    """ydot = y' xdot."""
-    return gelu_tanh_slope(saved) * xdot
-
-
-gelu_tanh = Op("gelu_tanh", gelu_tanh_forward, gelu_tanh_backward, gelu_tanh_jvp, "x[n,h,c] -> y[n,h,c]")
 
 
 # ---- residual add: y = scale (a + b);  both cotangents are scale dy

@@ -1,6 +1,7 @@
-"""GroupNorm, LayerNorm: normalise, then an affine map per channel.
+"""GroupNorm: normalise the pixels of a group of channels, per image, then an affine map per channel.
 
-Both are y = gamma xhat + beta with xhat = (x - mu)/s, s = sqrt(var + eps), over a set of m entries.
+    y = gamma xhat + beta,  xhat = (x - mu)/s,  s = sqrt(var + eps)
+
 With g = gamma dy, the transpose removes from g what mu and s would have absorbed:
 
     dx = (g - mean(g) - xhat mean(g xhat))/s
@@ -8,8 +9,6 @@ With g = gamma dy, the transpose removes from g what mu and s would have absorbe
 from .. import backend
 from .op import Op, check_image, sum_rows, wanted
 
-
-# ---- GroupNorm: the set is all pixels of a group of channels, per image
 
 def pixel_mean(x, groups):
     """Mean over pixels and over the channels of each group, given back per channel: (n,hw,c) -> (n,1,c).
@@ -73,36 +72,3 @@ group_norm = Op("group_norm", group_norm_forward, group_norm_backward, group_nor
                 "x[n,h,w,c] gamma[c] beta[c] -> y[n,h,w,c]",
                 options={"groups": (1, 2, 4), "eps": (1e-6, 1e-5)},
                 sizes={"c": (4, 8, 12), "h": (1, 2, 3, 5), "w": (2, 3, 4)})
-
-
-# ---- LayerNorm: the set is the channels of one token
-
-def layer_norm_forward(x, gamma, beta, eps=1e-5):
-    """y = gamma (x - mu)/sqrt(var + eps) + beta, mu and var over the last axis."""
-    xp = backend.of(x=x, gamma=gamma, beta=beta)
-    if gamma.shape != x.shape[-1:] or beta.shape != x.shape[-1:]:
-        raise wanted("layer_norm", "gamma and beta", f"{gamma.shape} and {beta.shape}", f"{x.shape[-1:]}, c of x")
-    xhat = x - x.mean(-1, keepdims=True)
-    rs = 1 / xp.sqrt((xhat * xhat).mean(-1, keepdims=True) + eps)
-    xhat = xhat * rs
-    return xhat * gamma + beta, (xhat, rs, gamma)
-
-
-def layer_norm_backward(saved, dy):
-    """dx = (g - mean g - xhat mean(g xhat))/s with g = gamma dy;  dgamma = sum dy xhat;  dbeta = sum dy."""
-    xhat, rs, gamma = saved
-    g = dy * gamma
-    dx = rs * (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True))
-    return dx, sum_rows(dy * xhat), sum_rows(dy)
-
-
-def layer_norm_jvp(saved, xdot, gammadot, betadot):
-    """ydot = gamma xhatdot + gammadot xhat + betadot."""
-    xhat, rs, gamma = saved
-    xhatdot = rs * (xdot - xdot.mean(-1, keepdims=True) - xhat * (xdot * xhat).mean(-1, keepdims=True))
-    return gamma * xhatdot + gammadot * xhat + betadot
-
-
-layer_norm = Op("layer_norm", layer_norm_forward, layer_norm_backward, layer_norm_jvp,
-                "x[n,t,c] gamma[c] beta[c] -> y[n,t,c]",
-                options={"eps": (1e-5, 1e-6)}, sizes={"c": (2, 3, 8)})

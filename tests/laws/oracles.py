@@ -115,7 +115,7 @@ def conv2d(x, w, b, stride=1, pad="same"):
 
 def normalised(values, eps):
     """(v - mu)/sqrt(var + eps) of a list of floats, var the biased variance, as mpmath numbers."""
-    values = [mpmath.mpf(float(v)) for v in values]
+    values = [mpmath.mpf(v) for v in values]
     mu = mpmath.fsum(values) / len(values)
     var = mpmath.fsum((v - mu)**2 for v in values) / len(values)
     return [(v - mu) / mpmath.sqrt(var + mpmath.mpf(eps)) for v in values]
@@ -130,6 +130,20 @@ def group_norm(x, gamma, beta, groups=32, eps=1e-6):
         members = [(n, h, w, g * width_of_group + c) for h, w, c in each(height, width, width_of_group)]
         for i, v in zip(members, normalised([x[i] for i in members], eps)):
             y[i] = v * float(gamma[i[3]]) + float(beta[i[3]])
+    return y
+
+
+@oracle
+def norm_silu(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
+    n_rows, height, width, channels = x.shape
+    width_of_group = channels // groups
+    y = np.empty(x.shape)
+    for n, g in each(n_rows, groups):
+        members = [(n, h, w, g * width_of_group + c) for h, w, c in each(height, width, width_of_group)]
+        for i, v in zip(members, normalised([mpmath.mpf(float(x[i])) + float(e[n, i[3]]) for i in members], eps)):
+            z = (v * float(gamma[i[3]]) + float(beta[i[3]])) * (1 + mpmath.mpf(float(scale[n, i[3]])))
+            z += float(shift[n, i[3]])
+            y[i] = z / (1 + mpmath.exp(-z))
     return y
 
 

@@ -13,6 +13,8 @@ def labels(*values):
     return np.array(values)
 
 
+norm_silu_rest = floats(2, 6), floats(6), floats(6), floats(2, 6), floats(2, 6)        # beside x[2,h,w,6]
+
 # (op, arguments, options, what the message must contain)
 BAD = [
     ("linear", (floats(2, 3, 4), floats(5, 6), floats(6)), {}, ["last axis of x", "is 4", "(5, 6)"]),
@@ -38,6 +40,16 @@ BAD = [
     ("group_norm", (floats(1, 2, 2, 6), floats(6), floats(6)), {"groups": 4}, ["channels is 6", "groups=4"]),
     ("group_norm", (floats(1, 2, 2, 6), floats(1), floats(6)), {"groups": 2}, ["(1,)", "wanted (6,)"]),
     ("group_norm", (floats(2, 2, 6), floats(6), floats(6)), {"groups": 2}, ["shape of x is (2, 2, 6)", "(n, h, w, c)"]),
+    ("norm_silu", (floats(2, 2, 6), *norm_silu_rest), {"groups": 2}, ["shape of x is (2, 2, 6)", "(n, h, w, c)"]),
+    ("norm_silu", (floats(2, 2, 2, 6), *norm_silu_rest), {"groups": 4}, ["channels is 6", "groups=4"]),
+    ("norm_silu", (floats(2, 2, 2, 6), floats(2, 6), floats(1), *norm_silu_rest[2:]), {"groups": 2},
+     ["gamma and beta", "(1,)", "(6,)"]),
+    ("norm_silu", (floats(2, 2, 2, 6), floats(6), *norm_silu_rest[1:]), {"groups": 2},
+     ["shape of e", "(6,)", "(2, 6)"]),
+    ("norm_silu", (floats(2, 2, 2, 6), *norm_silu_rest[:4], floats(2, 1)), {"groups": 2},
+     ["shape of shift", "(2, 1)", "(2, 6)"]),
+    ("norm_silu", (floats(2, 2, 2, 6), *norm_silu_rest[:3], floats(1, 6), floats(2, 6)), {"groups": 2},
+     ["shape of scale", "(1, 6)", "(2, 6)"]),
     ("layer_norm", (floats(1, 2, 6), floats(1), floats(6)), {}, ["(1,)", "wanted (6,)"]),
     ("layer_norm", (floats(1, 2, 6), floats(6), floats(2, 6)), {}, ["(2, 6)", "wanted (6,)"]),
     ("attention", (floats(1, 2, 3, 4), floats(1, 5, 3, 2), floats(1, 5, 3, 2)), {}, ["(1, 5, 3, 2)", "heads"]),

@@ -8,4 +8,5 @@ An op without a faster route is the plain one itself.
 from .. import (add, attention, avg_pool, concat, dropout, embedding, group_norm, linear, scale_shift,  # noqa: F401
                 shift, silu, sinusoid, upsample)
 from .conv import conv2d  # noqa: F401
+from .norm import norm_silu  # noqa: F401
 from .routed import use  # noqa: F401

@@ -1,0 +1,77 @@
+"""Normalise, modulate, SiLU: what stands before every 3x3 convolution of a U-Net, as one op.
+
+    y = SiLU(z),  z = (gamma xhat + beta)(1 + scale) + shift,  xhat = (x + e - mu)/s,  s = sqrt(var + eps)
+
+mu and var are those of x + e over all pixels of a group of channels, per image. e, scale and shift are per image and
+channel: time enters by e in the DDPM's form, by scale and shift in ADM's; those that are not used are zero. With
+dz = y' dy and g = gamma (1 + scale) dz, dx is GroupNorm's. Beside x, one array of its size is kept: y'.
+"""
+from .. import backend
+from .elementwise import sigmoid
+from .norm import pixel_mean
+from .op import Op, check_image, sum_pixels, wanted
+
+
+def check_norm_silu(x, e, gamma, beta, scale, shift, groups):
+    """Refuse what does not fit x[n,h,w,c]."""
+    backend.of(x=x, e=e, gamma=gamma, beta=beta, scale=scale, shift=shift)
+    check_image("norm_silu", x)
+    n, c = x.shape[0], x.shape[-1]
+    if c % groups:
+        raise wanted("norm_silu", "the number of channels", c, f"a multiple of groups={groups}")
+    if gamma.shape != (c,) or beta.shape != (c,):
+        raise wanted("norm_silu", "gamma and beta", f"{gamma.shape} and {beta.shape}", f"({c},), the channels of x")
+    for name, a in (("e", e), ("scale", scale), ("shift", shift)):
+        if a.shape != (n, c):
+            raise wanted("norm_silu", f"the shape of {name}", a.shape, f"{(n, c)}, (n, c) of x")
+
+
+def norm_silu_forward(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
+    """y = SiLU((gamma xhat + beta)(1 + scale) + shift), xhat = (x + e - mu)/sqrt(var + eps) [GN eq. 1]."""
+    check_norm_silu(x, e, gamma, beta, scale, shift, groups)
+    xp = backend.of(x=x)
+    n, h, w, c = x.shape
+    x, e, gain = x.reshape(n, h * w, c), e[:, None], 1 + scale[:, None]         # (n, hw, c), (n, 1, c)
+    centre = pixel_mean(x + e, groups) - e                                      # x + e - mu = x - centre
+    u = x - centre
+    rs = 1 / xp.sqrt(pixel_mean(u * u, groups) + eps)                           # 1/s, (n, 1, c)
+    z = (u * rs * gamma + beta) * gain + shift[:, None]
+    sigma = sigmoid(z)
+    y = z * sigma
+    slope = sigma + y * (1 - sigma)                                             # y' = sigma (1 + z (1 - sigma))
+    return y.reshape(n, h, w, c), (x, centre, rs, gamma, beta, gain, slope, groups)
+
+
+def norm_silu_backward(saved, dy):
+    """With dz = y' dy and g = gamma (1 + scale) dz: dx = (g - mean g - xhat mean(g xhat))/s, de = sum_hw dx."""
+    x, centre, rs, gamma, beta, gain, slope, groups = saved
+    xhat = (x - centre) * rs
+    dz = slope * dy.reshape(x.shape)
+    g = gamma * gain * dz
+    dx = (rs * (g - pixel_mean(g, groups) - xhat * pixel_mean(g * xhat, groups))).reshape(dy.shape)
+    affine = affine_backward(gamma, beta, gain, sum_pixels((dz * xhat).reshape(dy.shape)),
+                             sum_pixels(dz.reshape(dy.shape)))
+    return dx, sum_pixels(dx), *affine
+
+
+def affine_backward(gamma, beta, gain, dz_xhat, dz):
+    """dgamma, dbeta, dscale, dshift of z = (gamma xhat + beta) gain + shift, of sum_hw dz xhat and sum_hw dz (n,c)."""
+    gain = gain[:, 0]
+    return (dz_xhat * gain).sum(0), (dz * gain).sum(0), dz_xhat * gamma + dz * beta, dz
+
+
+def norm_silu_jvp(saved, xdot, edot, gammadot, betadot, scaledot, shiftdot):
+    """ydot = y' ((gamma xhat + beta)dot gain + (gamma xhat + beta) scaledot + shiftdot), xhatdot as GroupNorm's."""
+    x, centre, rs, gamma, beta, gain, slope, groups = saved
+    xhat = (x - centre) * rs
+    u = xdot.reshape(x.shape) + edot[:, None]
+    xhatdot = rs * (u - pixel_mean(u, groups) - xhat * pixel_mean(u * xhat, groups))
+    zdot = ((gamma * xhatdot + gammadot * xhat + betadot) * gain + (gamma * xhat + beta) * scaledot[:, None]
+            + shiftdot[:, None])
+    return (slope * zdot).reshape(xdot.shape)
+
+
+norm_silu = Op("norm_silu", norm_silu_forward, norm_silu_backward, norm_silu_jvp,
+               "x[n,h,w,c] e[n,c] gamma[c] beta[c] scale[n,c] shift[n,c] -> y[n,h,w,c]",
+               options={"groups": (1, 2, 4), "eps": (1e-6, 1e-5)},
+               sizes={"c": (4, 8, 12), "h": (1, 2, 3, 5), "w": (2, 3, 4)})
