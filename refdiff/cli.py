@@ -165,12 +165,15 @@ def distill(checkpoint, source, labels, out, resume, consistency, config):
     "Classifier-free guidance u + s (c - u) at this s; 1 is none. Papers' w is s - 1.  [default: none]"))
 @click.option("--option", "others", multiple=True, metavar="NAME=VALUE", help=(
     "An option of the sampler's own, such as order=3; the docstring of refdiff.samplers.NAME lists them."))
+@click.option("--compat", multiple=True, metavar="NAME", help=(
+    "A published deviation on purpose, of the sampler (refdiff.samplers.compat) or the network "
+    "(refdiff.models.compat)."))
 @click.option("--sigmas", help=(
     "Noise levels of consistency sampling, falling, such as 20,0.8; in place of --steps.  [default: by --steps]"))
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help=(
     "Parts of a batch side by side; 0: one per core."))
 @click.option("--out", required=True, help="A .png (a sheet of images), .npy or .h5 file.")
-def sample(checkpoint, sampler, steps, count, label, seed, eta, scale, others, sigmas, threads, out):
+def sample(checkpoint, sampler, steps, count, label, seed, eta, scale, others, compat, sigmas, threads, out):
     """Draw images from CHECKPOINT, which train or distill wrote."""
     writers = {".png": lambda images, labels: figures.save_images(out, images),
                ".npy": lambda images, labels: data.save_npy(out, images),
@@ -193,7 +196,7 @@ def sample(checkpoint, sampler, steps, count, label, seed, eta, scale, others, s
     steps = len(sigmas) if sigmas else steps or (4 if distilled else 18)
     levels, classes = loaded.config["data"]["levels"], loaded.config["data"]["classes"]
     images, labels = draw_samples(loaded, sampler, steps, count, label, seed, threads, sigmas, scale,
-                                  chosen)
+                                  chosen, compat)
     write(images, labels if labels is not None and (labels < len(classes)).all() else None)
     click.echo(f"{out}: {count} images by {sampler} in {steps} steps")
 

@@ -8,14 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backend
-from .denoiser import restore
+from .denoiser import OF_ANY_LEVEL, Denoiser, restore
 from .distill.consistency import Consistency
 from .guidance import cfg_labels
 from .metrics.floors import balanced_labels
+from .models import UNetConfig
+from .models.compat import DEVIATIONS, unet
 from .parallel import Workers
 from .process import grids
+from .process.parameterization import LABELS
 from .rng import Key
 from .samplers import SAMPLERS, noise_from
+from .samplers.compat import names
 
 # Noise levels at which a consistency function is evaluated, by the number of steps.
 SIGMAS = {1: (20.0,), 2: (20.0, 0.8), 4: (20.0, 2.5, 0.8, 0.3)}
@@ -69,6 +73,38 @@ def make_grid(sampling, steps):
     return grids.discrete(sampling.denoiser.schedule, steps, "trailing")
 
 
+class ToldDenoiser(Denoiser):
+    """A Denoiser that says what its network does, told the level's own t whatever alpha and sigma are."""
+
+    def precondition(self, level):
+        """As of Denoiser; c_noise is t, or t - 1, where the network knows the times of a schedule."""
+        *c, c_noise = super().precondition(level)
+        return *c, c_noise if self.config.prediction in OF_ANY_LEVEL else level.t - LABELS[self.config.time_label]
+
+    def bind(self, *args):
+        """The denoiser (x, level) -> Prediction of the network's own kind."""
+        bound, kind = super().bind(*args), self.config.prediction
+        sigma_data = self.config.sigma_data if kind == "F" else None
+        return lambda x, level: bound(x, level).to(kind, sigma_data)
+
+
+def deviating(sampling, sampler, compat):
+    """(a Sampling with the network's deviations among `compat`, the names of those that are the sampler's).
+
+    ValueError for a name that is neither, with all that are.
+    """
+    config = sampling.denoiser.network.config
+    of_sampler, of_network = names(sampler), tuple(DEVIATIONS) if isinstance(config, UNetConfig) else ()
+    for name in compat:
+        if name not in of_sampler + of_network:
+            raise ValueError(f"sample: compat: no deviation {name!r}, wanted some of {', '.join(of_sampler)} "
+                             f"(of {sampler})" + f", {', '.join(of_network)} (of the U-Net)" * bool(of_network))
+    chosen, others = ([name for name in compat if name in own] for own in (of_sampler, of_network))
+    network = unet(config, others) if others else sampling.denoiser.network
+    kind = ToldDenoiser if chosen and not sampling.distilled else Denoiser
+    return sampling._replace(denoiser=kind(network, sampling.denoiser.config)), tuple(chosen)
+
+
 def check_options(sampler, options):
     """Refuse an option that a sampler has not: its own come after (denoiser, grid, x).
 
@@ -76,7 +112,8 @@ def check_options(sampler, options):
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sample: sampler is {sampler!r}, wanted one of {', '.join(SAMPLERS)}")
-    own = [name for name in list(inspect.signature(SAMPLERS[sampler]).parameters)[3:] if name != "noise"]
+    own = list(inspect.signature(SAMPLERS[sampler]).parameters)[3:]
+    own = [name for name in own if name not in ("noise", "compat")]
     own = [] if sampler == "consistency" else own
     for name in options:
         if name not in own:
@@ -96,14 +133,18 @@ def guided(sampling, labels, scale, workers=None):
     return cfg_labels(labelled, labels, labels * 0 + sampling.classes, scale=scale)
 
 
-def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, options=None):
+def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, options=None,
+           compat=()):
     """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64.
 
     options: a dict of the sampler's own. scale s: classifier-free guidance u + s (c - u), two evaluations for one; None
-    or 1 is none.
+    or 1 is none. compat: deviations by name, of samplers/compat.py and models/compat.py.
     """
     options = dict(options or {})
     check_options(sampler, options)
+    if compat:
+        sampling, chosen = deviating(sampling, sampler, compat)
+        options |= {"compat": chosen} if chosen else {}
     if sampling.distilled != (sampler == "consistency"):
         raise ValueError(f"sample: sampler {sampler!r} needs a checkpoint that refdiff "
                          f"{'train' if sampling.distilled else 'distill'} wrote")
@@ -123,7 +164,7 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
             raise ValueError(f"sample: sigma {max(sigmas):g} is above {sampling.sigma_max:g}, the most noise that the "
                              "student has seen; start there or lower")
         return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
-                                 noise_from(key, z))
+                                 noise_from(key, z), **options)
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if "noise" in inspect.signature(SAMPLERS[sampler]).parameters:
@@ -154,10 +195,12 @@ def choose_labels(classes, count, label=None):
     return backend.asarray(np.full(count, label))
 
 
-def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, scale=None, options=None):
+def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sigmas=None, scale=None, options=None,
+           compat=()):
     """(images float32 (count, h, w, c) in [-1, 1], labels (count,) or None) from a checkpoint's moving average.
 
-    options: a dict of the sampler's own, such as {"eta": 0.5}.
+    options: a dict of the sampler's own, such as {"eta": 0.5}. compat: names of deviations, the sampler's or the
+    network's, such as ("float32_state", "padding").
     """
     check_options(sampler, options or {})
     if count < 1:
@@ -167,6 +210,6 @@ def sample(checkpoint, sampler, steps, count, label=None, seed=0, threads=0, sig
     with Workers(threads) as workers:
         x = None
         for state in states(sampling, sampler, steps, labels, Key(seed).fold("sample"), workers, count, sigmas,
-                            scale, options):
+                            scale, options, compat):
             x = state.x
     return to_images(sampling, x), None if labels is None else backend.to_host(labels)
