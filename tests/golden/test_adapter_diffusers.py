@@ -10,11 +10,20 @@ diffusers = pytest.importorskip("diffusers", reason="the diffusers adapter needs
 from refdiff.golden import oracles, store                                               # noqa: E402
 from refdiff.golden.adapter import load, shipped                                        # noqa: E402
 from refdiff.golden.adapters import _diffusers_unet                                     # noqa: E402
-from refdiff.golden.adapters.diffusers import Diffusers                                 # noqa: E402
+from refdiff.golden.adapters._diffusers import Scheduler                                # noqa: E402
+from refdiff.golden.adapters.diffusers import Diffusers, parallel                       # noqa: E402
 from refdiff.golden.adapters.diffusers import shipped as as_it_comes                    # noqa: E402
 from refdiff.golden.audit import judge                                                  # noqa: E402
+from refdiff.golden.reference import steps as solver                                    # noqa: E402
+from refdiff.golden.reference.levels import Level                                       # noqa: E402
+from refdiff.golden.reference.numbers import FLOAT                                      # noqa: E402
+from refdiff.golden.reference.worlds import predict                                     # noqa: E402
 from refdiff.golden.settings import Setting                                             # noqa: E402
-from refdiff.process import schedules                                                   # noqa: E402
+from refdiff.process import grids, schedules                                            # noqa: E402
+from refdiff.process.exact import Mixture                                               # noqa: E402
+from refdiff.process.level import Level as Place                                        # noqa: E402
+from refdiff.process.parameterization import Prediction                                 # noqa: E402
+from refdiff.samplers import dpmpp, run, unipc                                          # noqa: E402
 
 ADAPTER = Diffusers()
 VP = {"schedule": "linear", "T": 1000}
@@ -128,3 +137,151 @@ def test_another_norm_eps_in_its_configuration_is_caught_and_named(monkeypatch):
     monkeypatch.setattr(_diffusers_unet, "from_unet", lambda config: {**plain(config), "norm_eps": 1e-5})
     found = judge(ADAPTER, case)
     assert found.status == "fail" and "norm_epsilon=1e-5" in found.cause, found.cause
+
+
+# ---- what no case asks: classes with a counterpart here, against the equations and the exact flow
+
+LINEAR = schedules.linear(1000)
+WORLD = {"world": "mixture", "weights": [0.3, 0.7], "means": [-1, 0.8], "stds": [0.4, 0.5]}
+MIXTURE = Mixture([0.3, 0.7], [-1, 0.8], [0.16, 0.25])
+X = np.linspace(-1.6, 1.6, 9)[:, None]
+
+
+def said(x, alpha, sigma, world=WORLD):
+    """(x0, eps) of a perfect network."""
+    return predict(world, x, Level(0, alpha, sigma, sigma * sigma), FLOAT)
+
+
+def steps(name, config, x, network, noise=None, S=None):
+    """([x after each step], the class) of a class; network(x, time, index, the class) -> its prediction."""
+    scheduler = Scheduler(name, config)
+    with scheduler.running(noise, x) as torch:
+        made, states = scheduler.made, []
+        made.set_timesteps(S)
+        for i, t in enumerate(made.timesteps):
+            value = network(x, float(t), i, made)
+            x = made.step(torch.tensor(value), t, torch.tensor(x)).prev_sample.numpy()
+            states.append(x)
+    return states, made
+
+
+def rms(a, b):
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+@pytest.mark.parametrize("glob", ["step/ddim/*", "step/ddpm/*", "sampler/ddim/*", "sampler/ddpm/*"])
+def test_the_parallel_classes_answer_what_their_serial_ones_do(glob):
+    other = parallel()
+    for case in store.load(glob):
+        a, b = judge(ADAPTER, case), judge(other, case)
+        assert (a.status, a.digits) == (b.status, b.digits), case.id
+        assert "Parallel" in b.subject
+
+
+def test_learned_variances_are_between_beta_and_beta_tilde_in_their_logarithms():
+    found = {case.id: judge(ADAPTER, case) for case in store.load("bound/log_variance/*")}
+    assert {f.status for f in found.values()} == {"pass", "convention"}
+    assert all("first_variance=tiny" in f.cause for f in found.values() if f.status == "convention")
+
+
+def test_dynamic_thresholding_is_the_papers_once_its_bound_is_raised():
+    found = [judge(ADAPTER, case) for glob in ("threshold/*", "step/ddim/eta0/thresholded/*")
+             for case in store.load(glob) if case.verdict == "valid"]
+    assert sum(f.status == "pass" for f in found) == 10 and {f.status for f in found} == {"pass", "not-implemented"}
+
+
+@pytest.mark.parametrize("S", [1, 2, 4, 8])
+def test_lcm_keeps_the_law_given_the_exact_consistency_function(S):
+    mean, std = 0.7, 0.3 ** 0.5
+
+    def end(x, draws):
+        def network(x, t, i, made):
+            level = LINEAR.level(int(t) + 1)
+            f = mean + std * (x - level.alpha * mean) / np.sqrt((level.alpha * std) ** 2 + level.sigma ** 2)
+            c_skip, c_out = made.get_scalings_for_boundary_condition_discrete(t)
+            return (f - c_skip * x) / c_out
+        return steps("LCMScheduler", {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
+                                      "prediction_type": "sample", "clip_sample": False}, np.full((1, 1), x), network,
+                     lambda i: np.full((1, 1), draws[i]), S)[0][-1].item()
+
+    rest = end(0.0, np.zeros(S - 1))
+    gains = [end(1.0, np.zeros(S - 1)) - rest, *(end(0.0, row) - rest for row in np.eye(S - 1))]
+    first = LINEAR.level(1000)                             # N(0, 1) stands for the law at T: so much is lost, once
+    missed = float(first.alpha) * mean * gains[0]
+    scale = (float(first.alpha) * std) ** 2 + float(first.sigma) ** 2
+    assert rest == pytest.approx(mean - missed, abs=1e-12)
+    assert sum(g * g for g in gains) == pytest.approx(std ** 2 + gains[0] ** 2 * (1 - scale), abs=1e-12)
+
+
+def test_ipndm_is_plms_of_v_after_its_first_step_which_knows_nothing_of_the_network():
+    def v(x, t, i, made):
+        alpha, sigma = float(made.alphas[i]), float(made.betas[i])
+        x0, eps = said(x, alpha, sigma)
+        told.append(eps)
+        return alpha * eps - sigma * x0
+    told = []
+    states, made = steps("IPNDMScheduler", {}, X, v, S=10)
+    visited = [Level(0, float(a), float(b), float(b) ** 2) for a, b in zip(made.alphas, made.betas)]
+    np.testing.assert_allclose(states[0], visited[1].sigma * X, rtol=1e-15)
+    for i in range(1, 10):
+        x0, eps = said(states[i - 1], visited[i].alpha, visited[i].sigma)
+        earlier = [(None, None, e) for e in told[max(i - 3, 0):i][::-1]]
+        want = solver.plms(states[i - 1], x0, eps, visited[i], visited[i + 1], None, FLOAT, None, 4, earlier)
+        np.testing.assert_allclose(states[i], want, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", ["leading", "trailing"])
+def test_the_inverse_of_ddim_is_its_step_upwards_and_of_order_1(rule):
+    clean = MIXTURE.quantile_map(X, LINEAR.level(1000), LINEAR.level(0))
+    errors = []
+    for S in (50, 100):
+        def network(x, t, i, made):
+            level = LINEAR.level(int(t) + 1)
+            return said(x, float(level.alpha), float(level.sigma))[1]
+        states, made = steps("DDIMInverseScheduler", {"clip_sample": False, "timestep_spacing": rule}, clean, network,
+                             S=S)
+        times = [0, *(int(t) + 1 for t in made.timesteps)]
+        s, t = LINEAR.level(times[4]), LINEAR.level(times[5])
+        eps = network(states[3], times[5] - 1, 0, None)
+        x0 = (states[3] - s.sigma * eps) / s.alpha
+        np.testing.assert_allclose(states[4], t.alpha * x0 + t.sigma * eps, rtol=1e-13)
+        errors.append(rms(states[-1], MIXTURE.quantile_map(clean, LINEAR.level(0), LINEAR.level(times[-1]))))
+    assert 0.8 < math.log2(errors[0] / errors[1]) < 1.2, errors
+
+
+@pytest.mark.parametrize("order, least", [(1, 0.85), (2, 1.5), (3, 1.55)])
+def test_the_inverse_of_the_multistep_solver_converges_upwards(order, least):
+    errors = []
+    for S in (80, 160):
+        made = Scheduler("DPMSolverMultistepInverseScheduler", {"solver_order": order, "lower_order_final": False}).made
+        made.set_timesteps(S)
+        first, last = (Place(0, 1 / math.hypot(1, r), r / math.hypot(1, r)) for r in (
+            float(made.sigmas[0]), float(made.sigmas[-1])))
+        clean = MIXTURE.quantile_map(X, LINEAR.level(1000), first)
+
+        def network(x, t, i, made):
+            level = LINEAR.level(int(t) + 1)
+            return said(x, float(level.alpha), float(level.sigma))[1]
+        states, _ = steps("DPMSolverMultistepInverseScheduler", {"solver_order": order, "lower_order_final": False},
+                          clean, network, S=S)
+        errors.append(rms(states[-1], MIXTURE.quantile_map(clean, first, last)))
+    assert least < math.log2(errors[0] / errors[1]) < 2.2, errors
+
+
+@pytest.mark.parametrize("name, sampler, options, rtol", [
+    ("DPMSolverMultistepScheduler", dpmpp, {"order": 2}, 1e-13),
+    ("UniPCMultistepScheduler", unipc, {"order": 2}, 1e-10)])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_sigmas_are_the_straight_path_of_the_published_solvers(name, sampler, options, rtol, shift):
+    def network(x, t, i, made):
+        sigma = float(made.sigmas[i])                      # the level that the state has; told is floor(1000 sigma)
+        x0, eps = said(x, 1 - sigma, sigma)
+        assert t == math.floor(1000 * sigma)
+        return eps - x0
+    states, made = steps(name, {"use_flow_sigmas": True, "flow_shift": shift, "prediction_type": "flow_prediction"}, X,
+                         network, S=20)
+    sigma = made.sigmas.numpy().astype(float)
+    grid = grids.Grid(sigma, 1 - sigma, sigma, "flow")
+    want = run(sampler(lambda x, level: Prediction("eps", said(x, level.alpha, level.sigma)[1], x, level), grid, X,
+                       **options))
+    np.testing.assert_allclose(states[-1], want, rtol=rtol)

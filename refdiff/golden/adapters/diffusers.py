@@ -2,6 +2,7 @@
 
     refdiff audit diffusers                                    its formulas, in float64
     refdiff audit refdiff.golden.adapters.diffusers:shipped    as it comes, its tables in float32
+    refdiff audit refdiff.golden.adapters.diffusers:parallel   DDPMParallel and DDIMParallel for DDPM and DDIM
 
 Needs torch and diffusers, which refdiff does not install. Its modules ask for float32 by name, in the tables of noise
 and in the steps; `diffusers` widens that to float64 while it runs one, so that a formula can be told from a rounding,
@@ -40,8 +41,11 @@ CLASSES = {
     "unipc": ("UniPCMultistepScheduler", {}, LAST),
     "deis": ("DEISMultistepScheduler", {}, None),
 }
+PARALLEL = {"ddpm": "DDPMParallelScheduler", "ddim": "DDIMParallelScheduler"}
 EDM = {"euler": "EDMEulerScheduler", "dpmpp": "EDMDPMSolverMultistepScheduler",
        "sde_dpmpp": "EDMDPMSolverMultistepScheduler"}
+DDPM = {"schedule": "alphas_cumprod", "posterior": "step", "bound_log_variance": "_get_variance",
+        "threshold": "_threshold_sample"}
 
 
 class Diffusers:
@@ -49,17 +53,18 @@ class Diffusers:
 
     prediction = "eps"
 
-    def __init__(self, widen=True):
+    def __init__(self, widen=True, others=()):
         import diffusers                                         # absent: refused here, with the import's own words
         self.name, self.version, self.widen, self.made = "diffusers", diffusers.__version__, widen, {}
+        self.others = dict(others)                               # {sampler: another class of the same configuration}
 
     def subject(self, operation, inputs):
         if operation.startswith("consistency"):
             return "diffusers.CMStochasticIterativeScheduler"
         if operation == "network":
             return "diffusers.UNet2DModel"
-        if operation in ("schedule", "posterior"):
-            return f"diffusers.DDPMScheduler.{'alphas_cumprod' if operation == 'schedule' else 'step'}"
+        if operation in DDPM:
+            return f"diffusers.DDPMScheduler.{DDPM[operation]}"
         default = "ddim" if inputs.get("T") else "euler"
         return f"diffusers.{self.choose(inputs.get('sampler', default), inputs.get('T'), {})[0]}"
 
@@ -68,14 +73,17 @@ class Diffusers:
         if sampler not in CLASSES or T is None and sampler not in EDM:
             raise NotImplementedError(f"diffusers: no scheduler for {sampler}")
         name, config, final = CLASSES[sampler]
+        name = self.others.get(sampler, name)
         name, config, options, step = EDM[sampler] if T is None else name, dict(config), dict(options), {}
         if sampler == "ddpm":
             config["variance_type"] = f"fixed_{options.pop('variance', 'small')}"
         if sampler == "ddim":
             step["eta"] = float(options.pop("eta", 0.0))
-        clip = options.pop("clip", None)
+        clip, percentile = options.pop("clip", None), options.pop("percentile", None)
         if clip is not None and sampler in ("ddpm", "ddim", "heun"):
             config |= {"clip_sample": True, "clip_sample_range": float(clip)}
+            if percentile is not None:
+                config |= _thresholding(percentile, clip, None)
             keep = options.pop("keep_eps", False)
             if sampler == "ddim":
                 step["use_clipped_model_output"] = not keep
@@ -178,18 +186,19 @@ class Diffusers:
         z = np.zeros_like(x) if noise is None else np.array(noise, dtype=np.float64)
         values = [*reversed([np.array(v, dtype=np.float64) for v in earlier]), np.array(prediction, dtype=np.float64)]
         times = times[:len(values)]
+        image = x.shape + (1, 1) if scheduler.made.config.get("thresholding") else x.shape      # it takes no (n, d)
         with scheduler.running(lambda i: z, x) as torch:
             scheduler.made.set_timesteps(**asked)
             for at, value in zip(times, values):
-                y = torch.from_numpy(x)
+                y = torch.from_numpy(x.reshape(image))
                 if scheduler.divided:
                     y = y * float(scheduler.made.sigmas[0] ** 2 + 1) ** 0.5
                 at = torch.tensor(at) if sampler != "euler" else scheduler.made.timesteps[0]
                 scheduler.made.scale_model_input(y, at)
-                y = scheduler.made.step(torch.from_numpy(value), at, y, **extra).prev_sample
+                y = scheduler.made.step(torch.from_numpy(value.reshape(image)), at, y, **extra).prev_sample
             if scheduler.divided:
                 y = y / float(scheduler.made.sigmas[1] ** 2 + 1) ** 0.5
-            return y.numpy()
+            return y.numpy().reshape(x.shape)
 
     def trajectory(self, sampler, schedule, T, steps, rule, final, x, denoiser, noise, **options):
         """x at the last level, or the list of states of a class with one call of the network in each step."""
@@ -198,6 +207,23 @@ class Diffusers:
         states = scheduler.run(x, self.predicting(scheduler, denoiser), noise, steps + more, extra,
                                most=steps if more else None)
         return states if len(states) == steps else states[-1]
+
+    def threshold(self, x0, percentile=0.995, limit=1.0, cap=None):
+        """x0 thresholded by DDPMScheduler, its rows as images of one pixel."""
+        scheduler = Scheduler("DDPMScheduler", _thresholding(percentile, limit, cap), self.widen)
+        with scheduler.running() as torch:
+            return scheduler.made._threshold_sample(
+                torch.tensor(np.array(x0))[:, :, None, None]).numpy()[..., 0, 0]
+
+    def bound_log_variance(self, schedule, T, t, kind="small", out=None):
+        """log of DDPMScheduler's variance of the step from t to t - 1, fixed, or between the two by the network."""
+        learned = kind == "learned"
+        scheduler = Scheduler("DDPMScheduler", _betas(schedule, T) | {
+            "variance_type": "learned_range" if learned else f"fixed_{kind}"}, self.widen)
+        with scheduler.running() as torch:
+            if learned:
+                return scheduler.made._get_variance(t - 1, torch.tensor(out, dtype=torch.float64)).numpy()
+            return scheduler.made._get_variance(t - 1).log().numpy()
 
     def consistency_boundary(self, sigma, sigma_min, sigma_data):
         """c_skip and c_out of CMStochasticIterativeScheduler."""
@@ -276,6 +302,14 @@ def _number(value):
         return value
 
 
+def _thresholding(percentile, limit, cap):
+    """The configuration of dynamic thresholding; its bound, 1 unless said, is taken off where there is none."""
+    if float(limit) != 1:
+        raise NotImplementedError(f"diffusers thresholds to 1, not to {limit}")
+    return {"thresholding": True, "dynamic_thresholding_ratio": float(percentile), "clip_sample": False,
+            "sample_max_value": float("inf" if cap is None else cap)}
+
+
 def _ending(lowered, sampler):
     """lower_order_final: fewer than 15 steps for DPM-Solver's and DEIS's, at any number for UniPC's."""
     if lowered == "always" and sampler != "unipc":
@@ -297,6 +331,11 @@ def _betas(schedule, T, params=()):
     if any(float(value) != fixed.get(key) for key, value in params.items()):
         raise NotImplementedError(f"diffusers: {schedule} has no {', '.join(params)}")
     return config
+
+
+def parallel():
+    """The adapter of the classes for parallel sampling, which are DDPM's and DDIM's with a step for many times."""
+    return Diffusers(others=PARALLEL)
 
 
 def shipped():

@@ -89,7 +89,7 @@ class KDiffusion:
             name, named = "sample_heun", {CHURN[k]: float(options.pop(k)) for k in CHURN if k in options}
         if sampler == "lms":
             name, named = "sample_lms", {"order": order}
-        if sampler == "dpm" and (order, form) == (2, "single"):
+        if sampler == "dpm" and (order, form) == (2, "single") and rule in (None, "truncated"):
             name = "sample_dpm_2"
         if sampler == "dpmpp" and order == 2 and rule in (None, "truncated"):
             name = "sample_dpmpp_2m" if form == "multi" else "sample_dpmpp_2s_ancestral"
