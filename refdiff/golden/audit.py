@@ -41,11 +41,24 @@ def audit(adapter, cases=(), only=None, expected=None, spec="", tick=lambda find
         if matches(case.id, only):
             note(judge(adapter, case, spec, memory))
     if with_oracles:
-        for setting in settings_of(adapter):
+        settings = settings_of(adapter)
+        for setting in settings:
             for name in oracles.ORACLES:
                 if matches(f"oracle/{name}/{setting.id}", only):
                     note(with_cause(oracles.judge(name, adapter, setting, spec), adapter, setting, memory))
+        if settings and matches("oracle/law", only):
+            note(_no_law(adapter, found, spec))
     return found
+
+
+def _no_law(adapter, found, spec):
+    """A finding that says so where no sampler with noise was judged; None where one was."""
+    if any(f.check.startswith("oracle/law/") and f.status != "not-implemented" for f in found):
+        return None
+    return Finding(subject_of(adapter, "trajectory", {}), "oracle/law", "not-implemented", None,
+                   "no stochastic sampler was judged; if there is one, let configurations() list it, such as "
+                   '{"sampler": "ddim", "schedule": "cosine", "rule": "trailing", "eta": 1.0}',
+                   reproduce=f"refdiff audit {spec or 'ADAPTER'} --only 'oracle/law*'")
 
 
 def matches(check, only):

@@ -7,8 +7,9 @@ without one, DEFAULTS are asked for, and a sampler that answers none of them is 
 `rule` is the grid's; a solver's own rule is the option `solver_rule`. The truth is the world's: the exact flow, the
 exact law, the levels of the grid.
 """
+import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..process.families import Interpolated
 from ..process.level import ve
 from ..process.parameterization import Prediction
 from ..rng import Key
+from ..samplers.orders import LINE
 from .adapter import call
 
 SIGMAS = {"karras": {"sigma_min": 0.05, "sigma_max": 10.0}, "exponential": {"sigma_min": 0.05, "sigma_max": 10.0}}
@@ -105,7 +107,7 @@ def _defaults():
     yield Setting("ddim", final="first", options={"eta": 0.0})
     for variance in ("small", "large"):
         yield Setting("ddpm", options={"variance": variance})
-    for sampler in ("euler", "heun"):
+    for sampler in ("euler", "heun", "euler_ancestral"):
         yield Setting(sampler, "edm", None, "karras")
     for sampler, order in (("dpmpp", 2), ("dpmpp", 3), ("unipc", 2), ("deis", 2), ("lms", 2)):
         yield Setting(sampler, "edm", None, "karras", options={"order": order})
@@ -114,14 +116,39 @@ def _defaults():
 
 
 DEFAULTS = tuple(_defaults())
+ELSEWHERE = tuple(itertools.product(schedules.SCHEDULES, ("trailing", "leading", "linspace"), ("zero", "first")))
 
 
 def settings_of(adapter):
-    """The settings that an adapter says are legal, else the default ones; none without a trajectory."""
+    """The settings that an adapter says are legal; none without a trajectory.
+
+    Of one that does not say, the default ones, and of each sampler that answers none of its defaults the first of
+    ELSEWHERE that it answers: one that knows a cosine table alone is judged on that.
+    """
     if not callable(getattr(adapter, "trajectory", None)):
         return []
     own = getattr(adapter, "configurations", None)
-    return [Setting.of(given) for given in (own() if callable(own) else DEFAULTS)]
+    if callable(own):
+        return [Setting.of(given) for given in own()]
+    same = {}
+    for setting in (s for s in DEFAULTS if s.T):
+        same.setdefault((setting.sampler, *sorted(setting.options.items())), []).append(setting)
+    found = list(DEFAULTS)
+    for mine in same.values():
+        if not any(answers(adapter, setting) for setting in mine):
+            other = (replace(mine[0], schedule=schedule, rule=rule, final=final) for schedule, rule, final in ELSEWHERE)
+            found += itertools.islice((setting for setting in other if answers(adapter, setting)), 1)
+    return found
+
+
+def answers(adapter, setting, steps=2):
+    """Whether an adapter answers a setting with numbers."""
+    try:
+        x = start(setting.grid(steps))
+    except ValueError:
+        return False                                             # no such grid: nothing to ask for
+    network = Network(LINE, setting, getattr(adapter, "prediction", "eps"))
+    return ask(adapter, setting, steps, x, network, seeded(x))[1] is not None
 
 
 class Network:

@@ -12,7 +12,8 @@ from refdiff.cli import main
 from refdiff.golden import adapter as adapters
 from refdiff.golden import audit as auditing
 from refdiff.golden.case import Case
-from refdiff.golden.finding import Finding
+from refdiff.golden.finding import Finding, Report
+from refdiff.golden.reports.text import missing
 from refdiff.golden.store import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,34 @@ def test_the_adapter_says_what_was_audited():
 def test_a_finding_has_a_status_of_the_five():
     with pytest.raises(ValueError, match="status is 'ok', wanted one of pass"):
         Finding("a", "b", "ok", None, "")
+
+
+class Cosine:
+    """homemade.py with nothing but a cosine table."""
+
+    def __init__(self, samplers=("ddim", "ddpm")):
+        self.samplers, self.home = samplers, adapters.load(str(HOME))
+
+    def trajectory(self, sampler, schedule, denoiser, noise, **rest):
+        if schedule != "cosine" or sampler not in self.samplers or float(rest.get("eta", 0)) and len(self.samplers) < 2:
+            raise NotImplementedError
+        return self.home.trajectory(sampler=sampler, schedule=schedule, denoiser=denoiser, noise=noise, **rest)
+
+
+def test_an_adapter_with_another_table_of_noise_is_judged_on_it_stochastic_samplers_too():
+    found = [f for f in auditing.audit(Cosine(), only="oracle/law*") if f.status != "not-implemented"]
+    assert [f.check for f in found] == [f"oracle/law/{name}" for name in (
+        "ddim/cosine1000/trailing/zero/eta0.5", "ddim/cosine1000/trailing/zero/eta1.0",
+        "ddpm/cosine1000/trailing/zero/variancesmall", "ddpm/cosine1000/trailing/zero/variancelarge")]
+    assert {f.status for f in found} == {"pass"}, [f.cause for f in found]
+
+
+def test_an_audit_says_that_it_saw_no_stochastic_sampler():
+    found = auditing.audit(Cosine(("ddim",)), only="oracle/law*")
+    assert [f.check for f in found if "no stochastic sampler was judged" in f.cause] == ["oracle/law"]
+    assert {f.status for f in found} == {"not-implemented"} and "configurations()" in found[-1].cause
+    assert "configurations()" in missing(Report("mine", found))
+    assert not any(f.check == "oracle/law" for f in auditing.audit(Cosine(), only="oracle/law*"))
 
 
 # ---- expected deviations

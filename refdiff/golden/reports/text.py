@@ -35,10 +35,11 @@ def table(head, rows):
 
 
 def missing(report):
-    """The families of which nothing is implemented, as a line; "" if there is none."""
+    """The families of which nothing is implemented and what no oracle could look at, as a line; "" if there is none."""
     names = [f"{group} ({len(findings)})" for group, findings in report.groups().items()
              if all(f.status == "not-implemented" for f in findings)]
-    return f"Not implemented at all: {', '.join(names)}." if names else ""
+    unseen = [f"{f.check}: {f.cause}." for f in report.findings if f.check == "oracle/law"]
+    return " ".join([*([f"Not implemented at all: {', '.join(names)}."] if names else []), *unseen])
 
 
 def columns(lines):
