@@ -199,11 +199,12 @@ def cost_chart(path, points, lines, ylabel):
 
 
 @matplotlib.rc_context(STYLE)
-def slope_panels(path, panels, xlabel, ylabel, columns=3):
+def slope_panels(path, panels, xlabel, ylabel, columns=3, beneath=None):
     """Small charts of errors that fall as powers, both axes logarithmic and common to all, one per entry of panels.
 
     panels: {title: [(label, xs, ys, power), ...]}. Dashed lines have the slope -power, which is written beside them:
-    what the lines that claim it should be parallel to.
+    what the lines that claim it should be parallel to. The line whose label is `beneath` is a wide pale one with open
+    marks, so that what lies on it is seen to.
     """
     count = -(-len(panels) // columns)
     fig = _figure(10.5, 4.1 * count)
@@ -213,8 +214,9 @@ def slope_panels(path, panels, xlabel, ylabel, columns=3):
         for i, (label, xs, ys, _) in enumerate(lines):
             later = i >= len(COLOURS)
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            ax.plot(xs, ys, color=colour, marker=marker, ms=4.5, lw=1.2, label=label, zorder=3,
-                    mfc="white" if later else colour, ls=":" if later else "-")
+            wide = {"lw": 5, "ms": 9, "alpha": .45, "mfc": "white", "zorder": 2} if label == beneath else {}
+            ax.plot(xs, ys, **{"color": colour, "marker": marker, "ms": 4.5, "lw": 1.2, "label": label, "zorder": 3,
+                               "mfc": "white" if later else colour, "ls": ":" if later else "-", **wide})
         for power in sorted({line[3] for line in lines}):
             _, xs, ys, _ = min((line for line in lines if line[3] == power), key=lambda line: line[2][-1])
             ax.plot(xs, [ys[-1] / 2 * (xs[-1] / x) ** power for x in xs], color=GREY, lw=.8, ls=(0, (4, 3)), zorder=1)
