@@ -1,21 +1,32 @@
 """Where arrays live: NumPy by default, CuPy on request. The only module that imports CuPy.
 
     backend.use("cupy")          # or REFDIFF_BACKEND=cupy, or --backend cupy
+    backend.use("cupy", matmul="tf32")      # products of float32 matrices in TF32 (11 bits), or REFDIFF_MATMUL=tf32
     xp = backend.xp()            # the module that makes new arrays
     xp = backend.of(x=x, w=w)    # the module that x and w already live in
 
 The switch decides only where *new* arrays are made. Every operation infers its module from the
 arrays it is given, so both kinds may live in one process; mixing them in one call is an error.
+
+What a device can do beyond NumPy's functions goes through here too: `launch` runs a kernel of refdiff/cuda, `product`
+multiplies matrices without copying transposed ones, `graph` makes one launch of a whole function.
 """
 import os
+from functools import lru_cache
 
 import numpy
 import scipy.special
 
+from . import cuda
+from .cuda.blas import Blas
+from .cuda.graph import Graph
+
 NAMES = ("numpy", "cupy")
+MATMULS = ("float32", "tf32")
 
 _MODULES = {numpy.ndarray: numpy}      # array type -> the module that makes it
 _SPECIAL = {numpy: scipy.special}      # array module -> its special functions
+_DEVICES = {}                          # array module -> its Device, where it has one
 _chosen = None
 
 
@@ -23,10 +34,41 @@ class BackendError(RuntimeError):
     """The backend cannot be had here, or arrays of two backends met in one call."""
 
 
-def register(array_type, module, special=scipy.special):
-    """Teach `of` a further array type and the NumPy-like module that makes it."""
+class Device:
+    """What a device does beyond NumPy's functions; this one is CuPy's, and the tests have one without a device."""
+
+    def __init__(self, cupy):
+        self.cupy = cupy
+        self.blas = None                       # made at the first product
+        self.matmul = "float32"
+        self._module = lru_cache(None)(lambda name, dtype: cupy.RawModule(
+            code=cuda.source(name, dtype), options=("--std=c++17",)))
+
+    def launch(self, name, kernel, dtype, blocks, threads, arguments):
+        """Run `blocks` blocks of `threads` threads of a kernel of refdiff/cuda/<name>.cu, compiled at its first use."""
+        self._module(name, dtype).get_function(kernel)((blocks,), (threads,), tuple(arguments))
+
+    def product(self, a, b, out):
+        """out = a b by cuBLAS, on the current stream."""
+        if self.blas is None:
+            major = self.cupy.cuda.runtime.runtimeGetVersion() // 1000
+            self.cupy.cuda.device.get_cublas_handle()                # loads the library, wherever it is installed
+            self.blas = Blas(f"libcublas.so.{major}" if os.name == "posix" else f"cublas64_{major}.dll",
+                             self.cupy.cuda.alloc)
+        self.blas.product(a, b, out, self.cupy.cuda.get_current_stream().ptr, self.matmul == "tf32",
+                          lambda array: array.data.ptr)
+
+    def capturing(self):
+        """Whether the current stream records rather than runs."""
+        return bool(self.cupy.cuda.get_current_stream().is_capturing())
+
+
+def register(array_type, module, special=scipy.special, device=None):
+    """Teach `of` a further array type, the NumPy-like module that makes it, and what its device does."""
     _MODULES[array_type] = module
     _SPECIAL[module] = special
+    if device is not None:
+        _DEVICES[module] = device
 
 
 def _load(name):
@@ -50,14 +92,27 @@ def _load(name):
     if not devices:
         raise BackendError(f"backend 'cupy': no CUDA device is usable here ({reason}); "
                            "install an NVIDIA driver, or use 'numpy'")
-    register(cupy.ndarray, cupy, cupyx.scipy.special)
+    if cupy not in _DEVICES:
+        register(cupy.ndarray, cupy, cupyx.scipy.special, Device(cupy))
     return cupy
 
 
-def use(name):
-    """Make new arrays on `name` ("numpy" or "cupy") from now on. Raises BackendError if it cannot be had."""
+def use(name, matmul=None):
+    """Make new arrays on `name` ("numpy" or "cupy") from now on. Raises BackendError if it cannot be had.
+
+    matmul "tf32": the device's products of float32 matrices round their factors to TF32, 11 significant bits, and sum
+    in float32; "float32", which is also the default (None: REFDIFF_MATMUL), rounds nothing away. The host knows one.
+    """
     global _chosen
-    _chosen = _load(name)
+    matmul = matmul or os.environ.get("REFDIFF_MATMUL", "float32")
+    if matmul not in MATMULS:
+        raise BackendError(f"matmul: got {matmul!r}, wanted one of {', '.join(MATMULS)}")
+    module = _load(name)
+    if module in _DEVICES:
+        _DEVICES[module].matmul = matmul
+    elif matmul != "float32":
+        raise BackendError(f"matmul {matmul!r} is for a device; the backend {name!r} multiplies float32 as float32")
+    _chosen = module
     return _chosen
 
 
@@ -111,6 +166,40 @@ def asarray(values, dtype=None):
 def to_host(array):
     """`array` as a NumPy array: itself if it is one, a copy if it lives on a device."""
     return array.get() if hasattr(array, "get") and not isinstance(array, numpy.ndarray) else numpy.asarray(array)
+
+
+def kernels(x):
+    """Whether kernels of refdiff/cuda run where x lives."""
+    return type(x) is not numpy.ndarray and of(x=x) in _DEVICES
+
+
+def launch(name, kernel, blocks, threads, *arguments):
+    """Run a kernel of refdiff/cuda/<name>.cu on device arrays; its REAL is the dtype of the first one."""
+    first = next(a for a in arguments if hasattr(a, "shape"))
+    parameters = cuda.kernels(cuda.source(name, first.dtype))[kernel]
+    made = cuda.arguments(kernel, parameters, first.dtype, arguments)
+    if blocks:
+        _DEVICES[of(first=first)].launch(name, kernel, first.dtype, blocks, threads, made)
+
+
+def product(a, b):
+    """a b for matrices a[..., m, k], b[..., k, n]; on a device transposed ones are read as they lie."""
+    xp = of(a=a, b=b)
+    if xp not in _DEVICES:
+        return a @ b
+    out = xp.empty(a.shape[:-1] + b.shape[-1:], a.dtype)
+    _DEVICES[xp].product(a, b, out)
+    return out
+
+
+def capturing(x):
+    """Whether what is done to x now is recorded into a graph: nothing may be read back to the host then."""
+    return kernels(x) and _DEVICES[of(x=x)].capturing()
+
+
+def graph(function):
+    """`function` of arrays as one launch per call on a device (cuda/graph.py says for which functions); else itself."""
+    return Graph(xp(), function) if xp() in _DEVICES else function
 
 
 def erf(x):

@@ -19,6 +19,7 @@ PACKAGE = "refdiff"
 # A new module directly under refdiff/, or a new folder, is added here where it belongs.
 FLOORS = (
     "__init__",
+    "cuda",
     "backend",
     "rng config parallel files",
     "figures",

@@ -1,0 +1,193 @@
+// GroupNorm of channels-last images x[n,hw,c], alone and with time and SiLU (ops/norm_silu.py): one kernel forward, one back.
+//
+// A block owns one image and `width` neighbouring channels, whole groups of `group` channels each, so that it needs
+// no other block. Its threads stand in rows of `lanes` = min(width, 32): a row reads neighbouring channels of one
+// pixel, the rows take the pixels in turn. Where a group is wider than a row (then width = group), the lanes go over
+// it in strips. A sum goes down the rows first, which gives one number per channel, and then along the lanes.
+//
+//     forward     xhat = (x + e - mean)/sqrt(var + eps),  z = (gamma xhat + beta) gain + shift,  y = z  or  z sigma(z)
+//     backward    g = gamma gain dz,  dx = (g - mean g - xhat mean(g xhat))/sqrt(var + eps)
+//
+// Alone, e = 0, gain = 1, shift = 0, and xhat is kept. With SiLU, e, gain and shift are [n,c], and y' is kept beside x
+// as well, so that xhat is (x - centre) rs again, centre = mean - e.
+
+struct Place {
+    int lanes, lane, row, rows;     // the thread's channels are lane, lane + lanes, ..; its pixels row, row + rows, ..
+    int per;                        // lanes of one group
+    int channel;                    // the block's first channel
+    long long image;
+};
+
+__device__ inline Place place(int c, int group, int width)
+{
+    Place at;
+    at.lanes = width < WARP ? width : WARP;
+    at.lane = threadIdx.x % at.lanes;
+    at.row = threadIdx.x / at.lanes;
+    at.rows = blockDim.x / at.lanes;
+    at.per = group < at.lanes ? group : at.lanes;
+    at.channel = blockIdx.x % (c / width) * width;
+    at.image = blockIdx.x / (c / width);
+    return at;
+}
+
+// The sum of value down the rows: threads of row 0 get that of their lane, the others nothing of use.
+__device__ inline REAL sum_down(REAL value, Place at)
+{
+    __shared__ REAL partial[THREADS];
+    partial[threadIdx.x] = value;
+    __syncthreads();
+    if (at.row == 0)
+        for (int i = 1; i < at.rows; i++) value += partial[i * at.lanes + at.lane];
+    __syncthreads();
+    return value;
+}
+
+// The sum of row 0's values over the lanes of a group, given to every thread of those lanes.
+__device__ inline REAL sum_along(REAL value, Place at)
+{
+    __shared__ REAL total[WARP];
+    if (at.row == 0) total[at.lane] = value;
+    __syncthreads();
+    REAL sum = 0;
+    int first = at.lane / at.per * at.per;
+    for (int i = 0; i < at.per; i++) sum += total[first + i];
+    __syncthreads();
+    return sum;
+}
+
+template <bool SILU>
+__device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamma, const REAL* beta, const REAL* gain,
+                               const REAL* shift, REAL* y, REAL* kept, REAL* centre, REAL* rs, int hw, int c, int group,
+                               int width, REAL eps)
+{
+    Place at = place(c, group, width);
+    long long start = at.image * hw * c + at.channel, edge = at.image * c + at.channel;
+    REAL m = REAL(hw) * REAL(group), sum = 0, square = 0;
+    for (int k = at.lane; k < width; k += at.lanes) {
+        REAL moved = SILU ? time[edge + k] : REAL(0);
+        for (int i = at.row; i < hw; i += at.rows) sum += x[start + (long long)i * c + k] + moved;
+    }
+    REAL mean = sum_along(sum_down(sum, at), at) / m;
+    for (int k = at.lane; k < width; k += at.lanes) {
+        REAL middle = SILU ? mean - time[edge + k] : mean;
+        for (int i = at.row; i < hw; i += at.rows) {
+            REAL d = x[start + (long long)i * c + k] - middle;
+            square += d * d;
+        }
+    }
+    REAL r = REAL(1) / sqrt(sum_along(sum_down(square, at), at) / m + eps);
+    for (int k = at.lane; k < width; k += at.lanes) {
+        REAL a = gamma[at.channel + k], b = beta[at.channel + k];
+        if (SILU) a *= gain[edge + k], b = b * gain[edge + k] + shift[edge + k];
+        REAL middle = SILU ? mean - time[edge + k] : mean;
+        if (at.row == 0) {
+            rs[edge + k] = r;
+            if (SILU) centre[edge + k] = middle;
+        }
+        for (int i = at.row; i < hw; i += at.rows) {
+            long long e = start + (long long)i * c + k;
+            REAL normal = (x[e] - middle) * r, z = a * normal + b;
+            if (SILU) {
+                REAL s = sigmoid(z), value = z * s;
+                y[e] = value;
+                kept[e] = s + value * (REAL(1) - s);
+            } else {
+                y[e] = z;
+                kept[e] = normal;
+            }
+        }
+    }
+}
+
+// kept is xhat, or with SiLU x; slope is y'. dgamma and dbeta come per image, (n, c): whoever calls sums them.
+template <bool SILU>
+__device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* centre, const REAL* rs, const REAL* gamma,
+                                const REAL* beta, const REAL* gain, const REAL* slope, REAL* dx, REAL* de, REAL* dgamma,
+                                REAL* dbeta, REAL* dscale, REAL* dshift, int hw, int c, int group, int width)
+{
+    Place at = place(c, group, width);
+    long long start = at.image * hw * c + at.channel, edge = at.image * c + at.channel;
+    REAL m = REAL(hw) * REAL(group), mean = 0, tilt = 0;        // mean g, mean(g xhat)
+    for (int strip = 0; strip < width; strip += at.lanes) {
+        int k = strip + at.lane;
+        REAL sum = 0, dot = 0;
+        if (k < width) {
+            REAL middle = SILU ? centre[edge + k] : REAL(0), r = SILU ? rs[edge + k] : REAL(1);
+            for (int i = at.row; i < hw; i += at.rows) {
+                long long e = start + (long long)i * c + k;
+                REAL dz = SILU ? slope[e] * dy[e] : dy[e];
+                sum += dz;
+                dot += dz * ((kept[e] - middle) * r);
+            }
+        }
+        sum = sum_down(sum, at);
+        dot = sum_down(dot, at);
+        if (at.row == 0 && k < width) {
+            REAL a = gamma[at.channel + k], by = SILU ? gain[edge + k] : REAL(1);
+            if (SILU) {
+                dshift[edge + k] = sum;
+                dscale[edge + k] = dot * a + sum * beta[at.channel + k];
+            }
+            dbeta[edge + k] = sum * by;
+            dgamma[edge + k] = dot * by;
+            mean += a * by * sum;
+            tilt += a * by * dot;
+        }
+    }
+    mean = sum_along(mean, at) / m;
+    tilt = sum_along(tilt, at) / m;
+    for (int strip = 0; strip < width; strip += at.lanes) {
+        int k = strip + at.lane;
+        REAL sum = 0;
+        if (k < width) {
+            REAL a = gamma[at.channel + k] * (SILU ? gain[edge + k] : REAL(1)), r = rs[edge + k];
+            REAL middle = SILU ? centre[edge + k] : REAL(0), scale = SILU ? r : REAL(1);
+            for (int i = at.row; i < hw; i += at.rows) {
+                long long e = start + (long long)i * c + k;
+                REAL g = a * (SILU ? slope[e] * dy[e] : dy[e]);
+                REAL d = (g - mean - (kept[e] - middle) * scale * tilt) * r;
+                dx[e] = d;
+                sum += d;
+            }
+        }
+        if (SILU) {
+            sum = sum_down(sum, at);
+            if (at.row == 0 && k < width) de[edge + k] = sum;
+        }
+    }
+}
+
+extern "C" __global__ void group_norm_forward(
+    const REAL* __restrict__ x, const REAL* __restrict__ gamma, const REAL* __restrict__ beta, REAL* __restrict__ y,
+    REAL* __restrict__ xhat, REAL* __restrict__ rs, int hw, int c, int group, int width, REAL eps)
+{
+    forward<false>(x, 0, gamma, beta, 0, 0, y, xhat, 0, rs, hw, c, group, width, eps);
+}
+
+extern "C" __global__ void norm_silu_forward(
+    const REAL* __restrict__ x, const REAL* __restrict__ e, const REAL* __restrict__ gamma,
+    const REAL* __restrict__ beta, const REAL* __restrict__ gain, const REAL* __restrict__ shift, REAL* __restrict__ y,
+    REAL* __restrict__ slope, REAL* __restrict__ centre, REAL* __restrict__ rs, int hw, int c, int group, int width, REAL eps)
+{
+    forward<true>(x, e, gamma, beta, gain, shift, y, slope, centre, rs, hw, c, group, width, eps);
+}
+
+extern "C" __global__ void group_norm_backward(
+    const REAL* __restrict__ dy, const REAL* __restrict__ xhat, const REAL* __restrict__ rs,
+    const REAL* __restrict__ gamma, REAL* __restrict__ dx, REAL* __restrict__ dgamma, REAL* __restrict__ dbeta, int hw,
+    int c, int group, int width)
+{
+    backward<false>(dy, xhat, 0, rs, gamma, 0, 0, 0, dx, 0, dgamma, dbeta, 0, 0, hw, c, group, width);
+}
+
+extern "C" __global__ void norm_silu_backward(
+    const REAL* __restrict__ dy, const REAL* __restrict__ x, const REAL* __restrict__ centre,
+    const REAL* __restrict__ rs, const REAL* __restrict__ gamma, const REAL* __restrict__ beta,
+    const REAL* __restrict__ gain, const REAL* __restrict__ slope, REAL* __restrict__ dx, REAL* __restrict__ de,
+    REAL* __restrict__ dgamma, REAL* __restrict__ dbeta, REAL* __restrict__ dscale, REAL* __restrict__ dshift, int hw,
+    int c, int group, int width)
+{
+    backward<true>(dy, x, centre, rs, gamma, beta, gain, slope, dx, de, dgamma, dbeta, dscale, dshift, hw, c, group,
+                   width);
+}
