@@ -7,14 +7,13 @@
 Which is faster was measured: `refdiff bench --only ops`.
 """
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from .. import conv2d as plain
 from ..conv import PADS, check_conv2d
 from ..op import sum_rows
 from . import winograd
 from .routed import Routed
-from .scratch import scratch
+from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
 WINOGRAD = (48, 48)                # at least so many channels on both sides, and so many tiles of 4x4
@@ -41,7 +40,7 @@ def gather(x, images, rows, q, k, stride, before):
     image[:, first - top:last - top, before:before + right] = x[:, first:last, :right]
     sn, sh, sw, sc = image.strides
     out = scratch("windows", (n, t, q, k, k, c), x.dtype)
-    np.copyto(out, as_strided(image, out.shape, (sn, sh * stride, sw * stride, sh, sw, sc)))
+    np.copyto(out, overlapping(image, out.shape, (sn, sh * stride, sw * stride, sh, sw, sc)))
     return out.reshape(n * t * q, k * k * c)
 
 

@@ -1,4 +1,4 @@
-"""Memory that a route works in: asked for by name, kept per thread, and written over by the next call."""
+"""Memory that a route works in: asked for by name, kept per thread, and written over by the next call; views of it."""
 import math
 import threading
 
@@ -14,3 +14,8 @@ def scratch(name, shape, dtype):
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, np.uint8)
     return buffers[name][:size].view(dtype).reshape(shape)
+
+
+def overlapping(array, shape, strides):
+    """A view of a whole contiguous array whose entries may overlap: as_strided, without its overhead."""
+    return np.ndarray(shape, array.dtype, array, 0, strides)

@@ -7,7 +7,7 @@ A tile of 4x4 outputs y is made of a tile of 6x6 inputs x, and per channel pair
 36 products instead of 144. Summed over channels, the middle is a matrix product for each of the 36 entries, (tiles, c)
 by (c, d); and a transform on both sides is one small matrix on the 36 (or 16, or 9) entries, B' (x) B', applied to
 all tiles and channels at once. So everything here is a matrix product. The backward is the exact adjoint: the same
-matrices, transposed, in the other order. TILES tiles at a time stay in the cache.
+matrices, transposed, in the other order. Some tiles at a time stay in the cache.
 
 The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 5e-6 of the largest output, where the
 direct sum has 6e-7. float64 takes the direct way.
@@ -15,12 +15,12 @@ direct sum has 6e-7. float64 takes the direct way.
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from ..op import sum_rows
-from .scratch import scratch
+from .scratch import overlapping, scratch
 
-TILES = 64
+TILES = 64                 # of a block
+COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
 
 B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
               [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])                      # B'
@@ -50,8 +50,17 @@ def kernel(w):
     return (matrices(w.dtype)[1][0] @ w.reshape(9, c * d)).reshape(36, c, d)
 
 
-def input_tiles(x, images, rows, tw):
-    """B' X B of every tile of a block: (36, tiles, c)."""
+def transform(matrix, tiles, out):
+    """out[i] = sum_j matrix[i, j] tiles[j], entries i and j of a tile, for all tiles and channels at once."""
+    x, y = tiles.reshape(matrix.shape[1], -1), out.reshape(matrix.shape[0], -1)
+    if x.shape[1] % COLUMNS == 0:                                           # the same, some columns at a time
+        x, y = (a.reshape(len(a), -1, COLUMNS).swapaxes(0, 1) for a in (x, y))
+    np.matmul(matrix, x, out=y)
+    return out
+
+
+def input_tiles(x, images, rows, tw, out):
+    """out[36, tiles, c] = B' X B of every tile of a block."""
     x = x[images]
     n, h, w, c = x.shape
     top, t = 4 * rows.start - 1, rows.stop - rows.start
@@ -61,10 +70,14 @@ def input_tiles(x, images, rows, tw):
     xpad[:, first - top:last - top, 1:w + 1] = x[:, first:last]
     sn, sh, sw, sc = xpad.strides
     tiles = scratch("tiles", (6, 6, n, t, tw, c), x.dtype)
-    np.copyto(tiles, as_strided(xpad, tiles.shape, (sh, sw, sn, 4 * sh, 4 * sw, sc)))
-    out = scratch("input", (36, n * t * tw, c), x.dtype)
-    np.matmul(matrices(x.dtype)[0][0], tiles.reshape(36, -1), out=out.reshape(36, -1))
-    return out
+    np.copyto(tiles, overlapping(xpad, tiles.shape, (sh, sw, sn, 4 * sh, 4 * sw, sc)))
+    return transform(matrices(x.dtype)[0][0], tiles, out)
+
+
+def split(image):
+    """(n, 4 t, 4 s, c) seen as (n, t, 4, s, 4, c)."""
+    n, h, w, c = image.shape
+    return image.reshape(n, h // 4, 4, w // 4, 4, c)
 
 
 def forward(x, w, b):
@@ -74,61 +87,47 @@ def forward(x, w, b):
     small, (to_output, _) = kernel(w), matrices(x.dtype)[2]
     y = np.empty((n, h, wd, d), x.dtype)
     for images, rows in blocks(n, th, tw):
-        u = input_tiles(x, images, rows, tw)
-        m = scratch("product", (36, u.shape[1], d), x.dtype)
-        np.matmul(u, small, out=m)
-        tiles = scratch("tiles", (4, 4, images.stop - images.start, rows.stop - rows.start, tw, d), x.dtype)
-        np.matmul(to_output, m.reshape(36, -1), out=tiles.reshape(16, -1))
-        tiles = tiles.transpose(2, 3, 0, 4, 1, 5)                           # (images, rows, 4, tw, 4, d)
+        many, t = images.stop - images.start, rows.stop - rows.start
+        u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
+        m = np.matmul(u, small, out=scratch("product", (36, many * t * tw, d), x.dtype))
+        tiles = transform(to_output, m, scratch("tiles", (4, 4, many, t, tw, d), x.dtype)).transpose(2, 3, 0, 4, 1, 5)
         part = y[images, 4 * rows.start:4 * rows.stop]
         if h % 4 or wd % 4:
-            whole = tiles.reshape(len(tiles), -1, 4 * tw, d)
-            np.add(whole[:, :part.shape[1], :wd], b, out=part)
+            np.add(tiles.reshape(many, 4 * t, 4 * tw, d)[:, :part.shape[1], :wd], b, out=part)
         else:
             np.add(tiles, b, out=split(part))
     return y
-
-
-def split(image):
-    """(n, 4 t, 4 s, c) seen as (n, t, 4, s, 4, c)."""
-    n, h, w, c = image.shape
-    sn, sh, sw, sc = image.strides
-    return as_strided(image, (n, h // 4, 4, w // 4, 4, c), (sn, 4 * sh, sh, 4 * sw, sw, sc))
 
 
 def backward(x, w, dy):
     """dx, dw, db: the adjoint of `forward`, read from its last line to its first."""
     n, h, wd, c = x.shape
     d, th, tw = w.shape[3], -(-h // 4), -(-wd // 4)
-    (_, from_input), (_, from_kernel), (_, from_output) = matrices(x.dtype)
-    small, dx = kernel(w), np.empty(x.shape, x.dtype)
-    dsmall, part = np.empty((2, 36, c, d), x.dtype)
-    for i, (images, rows) in enumerate(blocks(n, th, tw)):
-        u = input_tiles(x, images, rows, tw)                                # before "tiles" is written over
-        dm = output_cotangents(dy, images, rows, tw, from_output)           # (36, tiles, d)
-        np.matmul(u.transpose(0, 2, 1), dm, out=part if i else dsmall)
-        if i:
+    (_, from_input), (_, from_kernel), _ = matrices(x.dtype)
+    small, dx = kernel(w.swapaxes(2, 3)), np.empty(x.shape, x.dtype)        # (36, d, c)
+    dsmall = part = None
+    for images, rows in blocks(n, th, tw):
+        many, t = images.stop - images.start, rows.stop - rows.start
+        u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
+        dm = output_cotangents(dy, images, rows, tw, scratch("product", (36, many * t * tw, d), x.dtype))
+        if dsmall is None:
+            dsmall = u.swapaxes(1, 2) @ dm
+        else:
+            part = np.matmul(u.swapaxes(1, 2), dm, out=part)
             dsmall += part
-        np.matmul(dm, small.transpose(0, 2, 1), out=u)                      # du
-        t = rows.stop - rows.start
-        tiles = scratch("tiles", (6, 6, images.stop - images.start, t, tw, c), x.dtype)
-        np.matmul(from_input, u.reshape(36, -1), out=tiles.reshape(36, -1))
-        tiles = tiles.transpose(2, 3, 0, 4, 1, 5)                           # (images, t, 6, tw, 6, c)
+        du = np.matmul(dm, small, out=u)
+        tiles = transform(from_input, du, scratch("tiles", (6, 6, many, t, tw, c), x.dtype))
         if rows.start == 0:
-            image = scratch("image", (len(tiles), th + 1, 4, tw + 1, 4, c), x.dtype)
+            image = scratch("image", (many, th + 1, 4, tw + 1, 4, c), x.dtype)
             image[...] = 0
-        here, below = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
-        image[:, here, :, :tw] += tiles[:, :, :4, :, :4]                    # a tile overlaps the next by two
-        image[:, below, :2, :tw] += tiles[:, :, 4:, :, :4]
-        image[:, here, :, 1:, :2] += tiles[:, :, :4, :, 4:]
-        image[:, below, :2, 1:, :2] += tiles[:, :, 4:, :, 4:]
+        put_back(tiles.transpose(2, 3, 0, 4, 1, 5), image, rows, tw)
         if rows.stop == th:
-            dx[images] = image.reshape(len(tiles), 4 * th + 4, 4 * tw + 4, c)[:, 1:h + 1, 1:wd + 1]
+            dx[images] = image.reshape(many, 4 * th + 4, 4 * tw + 4, c)[:, 1:h + 1, 1:wd + 1]
     return dx, (from_kernel @ dsmall.reshape(36, c * d)).reshape(w.shape), sum_rows(dy)
 
 
-def output_cotangents(dy, images, rows, tw, from_output):
-    """A dY A' of every tile of a block: (36, tiles, d)."""
+def output_cotangents(dy, images, rows, tw, out):
+    """out[36, tiles, d] = A dY A' of every tile of a block."""
     dy = dy[images, 4 * rows.start:4 * rows.stop]
     n, h, w, d = dy.shape
     t = rows.stop - rows.start
@@ -138,6 +137,13 @@ def output_cotangents(dy, images, rows, tw, from_output):
         dy = whole
     tiles = scratch("tiles", (4, 4, n, t, tw, d), dy.dtype)
     np.copyto(tiles, split(dy).transpose(2, 4, 0, 1, 3, 5))
-    out = scratch("product", (36, n * t * tw, d), dy.dtype)
-    np.matmul(from_output, tiles.reshape(16, -1), out=out.reshape(36, -1))
-    return out
+    return transform(matrices(dy.dtype)[2][1], tiles, out)
+
+
+def put_back(tiles, image, rows, tw):
+    """Add tiles[n, t, 6, tw, 6, c] to image[n, th + 1, 4, tw + 1, 4, c]: each overlaps the next by two pixels."""
+    here, below = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
+    image[:, here, :, :tw] += tiles[:, :, :4, :, :4]
+    image[:, below, :2, :tw] += tiles[:, :, 4:, :, :4]
+    image[:, here, :, 1:, :2] += tiles[:, :, :4, :, 4:]
+    image[:, below, :2, 1:, :2] += tiles[:, :, 4:, :, 4:]
