@@ -29,6 +29,11 @@ class Finding:
         if self.status not in STATUSES:
             raise ValueError(f"finding {self.check}: status is {self.status!r}, wanted one of {', '.join(STATUSES)}")
 
+    @property
+    def of_invalid(self):
+        """Whether it is about input that has no answer: a failure is a refusal that is missing, no wrong number."""
+        return "/invalid/" in self.check
+
     def as_dict(self):
         """The seven fields, as plain JSON."""
         return {name: asdict(self)[name] for name in FIELDS}
@@ -69,15 +74,24 @@ class Report:
 
     @property
     def summary(self):
-        """"312 pass, 4 convention, 2 fail; 40 not implemented"."""
-        said = ", ".join(f"{n} {status}" for status, n in self.counts.items() if n and status != "not-implemented")
+        """"312 pass, 4 convention, 5 fail (3 of them invalid input that is not refused); 40 not implemented"."""
+        said = ", ".join(f"{n} {status}" + self._refusals(status) for status, n in self.counts.items()
+                         if n and status != "not-implemented")
         missing = self.counts["not-implemented"]
         return (said or "nothing judged") + (f"; {missing} not implemented" if missing else "")
 
+    def _refusals(self, status):
+        n = sum(f.of_invalid and f.status == status for f in self.findings) if status in ("fail", "deviation") else 0
+        return f" ({n} of them invalid input that is not refused)" if n else ""
+
     def groups(self):
-        """{family of checks: [findings]}: a table's lines; of samplers, steps and oracles by the second part too."""
+        """{family of checks: [findings]}: a table's lines; of samplers, steps and oracles by the second part too.
+
+        What is asked with invalid input is one family, the last.
+        """
         made = {}
-        for f in self.findings:
+        for f in sorted(self.findings, key=lambda f: f.of_invalid):
             parts = f.check.split("/")
-            made.setdefault("/".join(parts[:2 if parts[0] in ("sampler", "step", "oracle") else 1]), []).append(f)
+            family = "/".join(parts[:2 if parts[0] in ("sampler", "step", "oracle") else 1])
+            made.setdefault("invalid input" if f.of_invalid else family, []).append(f)
         return made

@@ -99,6 +99,19 @@ def test_the_table_has_a_line_per_family_and_every_cause_once():
     assert any(line.startswith("FAIL") and line.endswith("(and 1 more)") for line in lines)
 
 
+def test_input_that_is_not_refused_is_told_apart_from_wrong_numbers():
+    mixed = report(finding("step/ddim/invalid/eta-2", "fail", None, "answered with finite numbers"),
+                   finding("ema/invalid/x", digits=None))
+    lines = text.terminal(mixed)
+    assert ["invalid", "input", "1", ".", ".", "1", ".", "-"] in [line.split() for line in lines]
+    assert ["step/ddim", "2", ".", ".", "2", ".", "12.1"] in [line.split() for line in lines]
+    assert lines.index("Failures") < lines.index("Invalid input that is not refused") < lines.index(
+        next(line for line in lines if "eta-2" in line))
+    assert "4 fail (1 of them invalid input that is not refused)" in lines[-1]
+    for told in (text.markdown(mixed), page(mixed)):
+        assert told.index("Invalid input that is not refused") > told.index("step/ddim/c")
+
+
 def test_a_long_list_of_differences_is_cut_in_the_terminal_alone():
     many = report(*(finding(f"clip/{i}", "fail", 1.0, f"cause {i}") for i in range(40)))
     assert "more; --markdown or --html tells all of them" in "\n".join(text.terminal(many))

@@ -6,7 +6,7 @@ import jinja2
 
 from ... import figures
 from ..finding import shown
-from .text import HEAD, differences, missing, number, rows, stale, together
+from .text import HEAD, missing, number, rows, sections, stale
 
 PANELS = 9                      # charts, failures and deviations first
 TRUTH = "published solver"
@@ -40,10 +40,7 @@ def page(report):
                                    beneath=TRUTH) if panels else None
     environment = jinja2.Environment(loader=jinja2.PackageLoader("refdiff"), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    sections = [(status, title, together(differences(report, (status,))))
-                for status, title in (("fail", "Failures"), ("deviation", "Expected deviations"),
-                                      ("convention", "Other published conventions"))]
     return environment.get_template("audit.html").render(
-        report=report, head=HEAD, rows=rows(report), sections=sections, shown=shown, number=number,
+        report=report, head=HEAD, rows=rows(report), sections=sections(report), shown=shown, number=number,
         missing=missing(report), stale=stale(report),
         picture=base64.b64encode(picture).decode() if picture else "")

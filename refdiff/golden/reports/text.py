@@ -56,9 +56,17 @@ def together(findings):
     return [(same[0], len(same) - 1) for same in made.values()]
 
 
-def differences(report, statuses=("fail", "deviation", "convention")):
-    """The findings that differ, failures first."""
-    return [f for status in statuses for f in report.findings if f.status == status]
+SECTIONS = (("fail", False, "Failures"), ("fail", True, "Invalid input that is not refused"),
+            ("deviation", False, "Expected deviations"),
+            ("deviation", True, "Expected deviations: invalid input that is not refused"),
+            ("convention", False, "Other published conventions"))
+
+
+def sections(report):
+    """[(status, title, [(finding, others)])] of the findings that differ, failures first; what has none is left out."""
+    made = [(status, title, together(f for f in report.findings if (f.status, f.of_invalid) == (status, invalid)))
+            for status, invalid, title in SECTIONS]
+    return [section for section in made if section[2]]
 
 
 def terminal(report, most=MOST):
@@ -66,13 +74,16 @@ def terminal(report, most=MOST):
     lines = [report.title, "", *columns([HEAD, *rows(report)]), ""]
     if missing(report):
         lines += [*textwrap.wrap(missing(report), 110), ""]
-    told = together(differences(report))
-    for f, others in told[:most]:
-        lines += [f"{f.status.upper():10} {f.check}" + (f"  (and {others} more)" if others else ""),
-                  f"           {f.subject}: {f.cause or 'no cause found'}",
-                  f"           {shown(f.digits)} digits; {f.reproduce}"]
-    if len(told) > most:
-        lines.append(f"... and {len(told) - most} more; --markdown or --html tells all of them")
+    left, cut = most, 0
+    for _, title, found in sections(report):
+        lines += [title] if left else []
+        for f, others in found[:left]:
+            lines += [f"{f.status.upper():10} {f.check}" + (f"  (and {others} more)" if others else ""),
+                      f"           {f.subject}: {f.cause or 'no cause found'}",
+                      f"           {shown(f.digits)} digits; {f.reproduce}"]
+        cut += max(len(found) - left, 0)
+        left = max(left - len(found), 0)
+    lines += [f"... and {cut} more; --markdown or --html tells all of them"] if cut else []
     lines += stale(report)
     return [*lines, *([""] if lines[-1] else []), report.summary]
 
@@ -97,11 +108,8 @@ def markdown(report):
              "same bits.", "", *table(HEAD, rows(report)), "",
              *([_cell(missing(report)), ""] if missing(report) else []),
              "## By class or function", "", *table(("class or function", *JUDGED), subjects(report.findings)), ""]
-    for title, status in (("Failures", "fail"), ("Expected deviations", "deviation"),
-                          ("Other published conventions", "convention")):
-        chosen = together(differences(report, (status,)))
-        if chosen:
-            lines += [f"## {title}", ""]
+    for _, title, chosen in sections(report):
+        lines += [f"## {title}", ""]
         for f, others in chosen:
             lines += [f"### `{f.check}`" + (f" and {others} more" if others else ""), "",
                       f"{_cell(f.subject)}: {_cell(f.cause or 'no cause found')}.", "",
