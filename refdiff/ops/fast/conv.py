@@ -16,7 +16,8 @@ from .routed import Routed
 from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
-WINOGRAD = (48, 48)                # at least so many channels on both sides, and so many tiles of 4x4
+SMALL = 1_000_000                  # products in a matrix product that OpenBLAS does without packing its factors first
+WINOGRAD = (32, 48)                # at least so many channels on both sides, and so many tiles of 4x4
 
 
 def blocks(n, p, row):
@@ -44,6 +45,15 @@ def gather(x, images, rows, q, k, stride, before):
     return out.reshape(n * t * q, k * k * c)
 
 
+def multiply(u, w, out):
+    """out = u w, some rows of u at a time where that is the faster way."""
+    rows = SMALL // w.size // 64 * 64
+    if 64 <= rows < len(u) and len(u) % 64 == 0:
+        rows = max(r for r in range(64, rows + 1, 64) if len(u) % r == 0)
+        u, out = u.reshape(-1, rows, u.shape[1]), out.reshape(-1, rows, out.shape[1])
+    np.matmul(u, w, out=out)
+
+
 def blocked_forward(x, w, b, stride=1, pad="same"):
     """conv2d's forward, block by block."""
     p, q = check_conv2d(x, w, b, stride, pad)
@@ -51,7 +61,7 @@ def blocked_forward(x, w, b, stride=1, pad="same"):
     y, matrix = np.empty((n, p, q, d), x.dtype), w.reshape(k * k * c, d)
     for images, rows in blocks(n, p, q * k * k * c):
         part = y[images, rows].reshape(-1, d)
-        np.matmul(gather(x, images, rows, q, k, stride, PADS[pad](k)[0]), matrix, out=part)
+        multiply(gather(x, images, rows, q, k, stride, PADS[pad](k)[0]), matrix, part)
         part += b
     return y, (x, w, stride, pad)
 
@@ -75,7 +85,7 @@ def _flipped(x, w, before, dy):
     dx, dw = np.empty(x.shape, x.dtype), np.zeros((k * k * d, c), x.dtype)
     for images, rows in blocks(n, h, wd * k * k * d):
         u = gather(dy, images, rows, wd, k, 1, before)
-        np.matmul(u, flipped, out=dx[images, rows].reshape(-1, c))
+        multiply(u, flipped, dx[images, rows].reshape(-1, c))
         dw += u.T @ x[images, rows].reshape(-1, c)
     return dx, dw.reshape(k, k, d, c)[::-1, ::-1].transpose(0, 1, 3, 2)
 
