@@ -1,5 +1,5 @@
 """refdiff import and refdiff export: weights of other libraries in and out, on the command line."""
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import click
 
@@ -7,16 +7,16 @@ from ..checkpoint import is_ours, load_checkpoint, save_checkpoint
 from ..config import options
 from ..denoiser import DenoiserConfig
 from ..files import check_writable
-from .ddpm_unet import PUBLISHED, export_unet, import_unet
+from .ddpm_unet import FORMS, PUBLISHED, export_unet, import_unet
 
-FORMS = ("ddpm-unet",)
-form_option = click.option("--as", "form", type=click.Choice(FORMS), required=True, help=(
-    "ddpm-unet: diffusers' UNet2DModel, as of google/ddpm-cifar10-32."))
+UNET = "ddpm-unet: diffusers' UNet2DModel, as of google/ddpm-cifar10-32"
+form_option = click.option("--as", "form", type=click.Choice(["ddpm-unet"]), required=True, help=f"{UNET}.")
 
 
 @click.command("import")
 @click.argument("file")
-@form_option
+@click.option("--as", "form", type=click.Choice(list(FORMS)), required=True, help=(
+    f"{UNET}; consistency-unet: one of a consistency model, as of openai/diffusers-cd_imagenet64_l2."))
 @click.option("--config", help="The network's config.json.  [default: that beside FILE]")
 @click.option("--key", help="Which table of tensors of a torch checkpoint that holds several, such as ema.")
 @click.option("--image-size", type=click.IntRange(1), help="In pixels, where the config has none.")
@@ -26,13 +26,14 @@ form_option = click.option("--as", "form", type=click.Choice(FORMS), required=Tr
 def import_command(ctx, file, form, config, key, image_size, out, denoising):
     """Make a checkpoint of FILE, .safetensors or a torch zip checkpoint; nothing in it is executed.
 
-    The last options say how the network was trained, and are those of google/ddpm-*; a file that refdiff exported
-    says so itself.
+    The last options say how the network was trained: by default as google/ddpm-* for ddpm-unet, and as a consistency
+    model in EDM's preconditioning for consistency-unet; a file that refdiff exported says so itself.
     """
-    names = [item.name for item in fields(DenoiserConfig)]
-    given = any(ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT for name in names)
+    given = {item.name: getattr(denoising, item.name) for item in fields(DenoiserConfig)
+             if ctx.get_parameter_source(item.name) is not click.core.ParameterSource.DEFAULT}
     check_writable(out)
-    checkpoint = import_unet(file, config, key, denoising if given else None, image_size)
+    own = replace(FORMS[form][1], **given) if given else None
+    checkpoint = import_unet(file, config, key, own, image_size, form)
     save_checkpoint(out, checkpoint)
     click.echo(f"{out}: {checkpoint.size:,} parameters in {len(checkpoint.index)} arrays; refdiff sample it")
 
