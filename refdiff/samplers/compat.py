@@ -2,10 +2,11 @@
 
     ddim(denoiser, grid, x, compat=("stride_stepping",))
 
-Every sampler of this room takes compat=NAMES; the names are those of DEVIATIONS and each belongs to some samplers. They
-are applied in the order given, to the grid, the denoiser, the noise and the steps; compat=() is the sampler itself, to
-the bit. Where the deviation is of what a network is told, what it says keeps its kind: give a denoiser that says eps
-(or v, F), as the network does. Who ships what, and what it costs, is in golden/reports, by the numbers below.
+Every sampler of this room takes compat=NAMES; the names are those of DEVIATIONS and each belongs to some samplers. In
+whatever order they are given, the grid is changed first, then the denoiser and the noise, then the rule; compat=() is
+the sampler itself, to the bit. Where the deviation is of what a network is told, what it says keeps its kind: give a
+denoiser that says eps (or v, F), as the network does. Who ships what, and what it costs, is in golden/reports, by the
+numbers below.
 
 What each changes in 20 steps (61 for trailing_overshoot, 30 for integer_stride, 10 for order_*, one for one_step_clean)
 of one of its samplers: the root mean square of the result's change over nine points on the mixture 0.3 N(-1, 0.4^2) +
@@ -51,6 +52,7 @@ from dataclasses import dataclass
 
 from ..guidance.threshold import static
 from . import compat_grids as grids
+from . import compat_rules as rules
 from . import compat_steps as steps
 
 
@@ -58,12 +60,14 @@ from . import compat_steps as steps
 class Deviation:
     """What a deviation is, who ships it (a number: diffusers' finding; k: k-diffusion's; else its conventions), and
 
-    {sampler: a map from that sampler to the deviating one}.
+    {sampler: a map from that sampler to the deviating one}. Of two with the same `instead`, which take a rule's place,
+    only one can be had.
     """
 
     says: str
     source: str
     by: dict
+    instead: str = ""
 
 
 SIGMAS = ("euler", "heun", "lms", "dpm", "euler_ancestral")
@@ -81,9 +85,8 @@ def _grid(samplers, change):
 
 
 DEVIATIONS = {
+    "float32_state": Deviation("x is float32", "15", _of((*ALL, "consistency"), steps.float32_state)),
     # ---- the levels that are visited
-    "final_abar_0": Deviation("ends on the table's first entry, t = 1, in place of alpha = 1", "conventions",
-                              _grid(DISCRETE, grids.final_abar_0)),
     "integer_stride": Deviation("leading times k (T // S), with one integer stride", "conventions",
                                 _grid(DISCRETE, grids.integer_stride)),
     "leading_of_more": Deviation("the S noisy ones of S + 1 leading times", "conventions",
@@ -97,31 +100,24 @@ DEVIATIONS = {
                                 _grid(DISCRETE, grids.one_step_clean)),
     "shifted_twice": Deviation("flow's times, shifted already at their end, are shifted again", "10",
                                _grid(("euler", "heun", "ddim"), grids.shifted_twice)),
+    "final_abar_0": Deviation("ends on the table's first entry, t = 1, in place of alpha = 1", "conventions",
+                              {"ddim": steps.final_abar_0, **_grid(("plms", "euler", "heun", "lms", *MULTISTEP),
+                                                                   grids.final_abar_0)}),
     "float32_table": Deviation("the table of noise, or the levels of sigma, in float32", "15, k5",
                                _grid(ALL, grids.float32_table)),
-    # ---- steps
-    "stride_stepping": Deviation("x goes to t - T // S while the network is told the next time (plms: with "
-                                 "improved_euler_start)", "2", {"ddim": steps.by_pairs(steps.STRIDED),
-                                                                "plms": steps.pndm(steps.STRIDED)}),
-    "trailing_overshoot": Deviation("one trailing time too many where arange(T, 0, -T/S) overshoots, told t = 0 (ddim, "
-                                    "plms: at the noisiest level, with stride_stepping)", "1",
-                                    {"ddim": steps.by_pairs(steps.OVERSHOT), "plms": steps.pndm(steps.OVERSHOT),
-                                     **_grid(("euler", "heun", "lms", "dpmpp", "unipc"), grids.extra_time)}),
+    # ---- what the network is told and how often, and what is made of it
+    "times_floored": Deviation("the network is told floor(t) for the time of a level", "16",
+                               _of(DISCRETE, steps.told("times_floored", math.floor)), "told"),
+    "times_rounded": Deviation("the network is told the nearest integer to the time of a level", "16",
+                               _of(DISCRETE, steps.told("times_rounded", round)), "told"),
+    "clipped": Deviation("x0hat is clipped to -1..1 and eps derived anew", "clip_sample of DDPM",
+                         _of(("ddpm", "ddim"), steps.of_denoiser(lambda denoiser, grid: static(denoiser))), "clip"),
+    "clipped_eps_kept": Deviation("x0hat is clipped to -1..1 and eps kept", "clip_sample of DDIM", _of(
+        ("ddim",), steps.of_denoiser(lambda denoiser, grid: static(denoiser, eps="kept"))), "clip"),
     "last_level_twice": Deviation("one evaluation more, for a last step of length 0", "8",
                                   _of(("euler", "heun", "ddim", "lms", "dpmpp", "unipc", "deis"),
                                       steps.last_level_twice)),
-    "improved_euler_start": Deviation("PLMS begins with improved Euler: the second time is told twice", "conventions",
-                                      {"plms": steps.pndm(steps.OWN)}),
-    # ---- what the network is told, and what is made of it
-    "times_floored": Deviation("the network is told floor(t) for the time of a level", "16",
-                               _of(DISCRETE, steps.told("times_floored", math.floor))),
-    "times_rounded": Deviation("the network is told the nearest integer to the time of a level", "16",
-                               _of(DISCRETE, steps.told("times_rounded", round))),
-    "clipped": Deviation("x0hat is clipped to -1..1 and eps derived anew", "clip_sample of DDPM",
-                         _of(("ddpm", "ddim"), steps.of_denoiser(lambda denoiser, grid: static(denoiser)))),
-    "clipped_eps_kept": Deviation("x0hat is clipped to -1..1 and eps kept", "clip_sample of DDIM", _of(
-        ("ddim",), steps.of_denoiser(lambda denoiser, grid: static(denoiser, eps="kept")))),
-    # ---- noise, states
+    # ---- noise
     "last_step_noise": Deviation("noise is added to the result, as in every other step", "7",
                                  {"ddpm": steps.last_step_noise}),
     "draws_every_step": Deviation("a draw is made for the last step too, and not used; it matters where draws are "
@@ -129,29 +125,37 @@ DEVIATIONS = {
                                   {"ddim": steps.draws_every_step("eta", 0.0),
                                    "euler_ancestral": steps.draws_every_step("eta", 1.0),
                                    "sde_dpmpp": steps.draws_every_step("tau", 1.0),
-                                   "churn": steps.option(draws="every")}),
+                                   "churn": rules.option(draws="every")}),
     "renoised": Deviation("x0hat is noised anew in every step, eps not used", "conventions", {"ddim": steps.renoised}),
-    "float32_state": Deviation("x is float32", "15", _of((*ALL, "consistency"), steps.float32_state)),
     "start_sigma_max": Deviation("starts from sigma z, without the signal's share, where it is z", "conventions",
                                  _of(SIGMAS, steps.start("start_sigma_max", True))),
     "start_root": Deviation("starts from sqrt(sigma^2 + 1) z for sigma z", "conventions",
                             _of((*SIGMAS, "dpmpp", "sde_dpmpp", "churn"), steps.start("start_root", False))),
     # ---- rules
     "halved_difference": Deviation("half of the second difference that order 3 needs", "18, k3",
-                                   {"dpmpp": steps.option(rule="truncated")}),
+                                   {"dpmpp": rules.option(rule="truncated")}),
     "order_kept": Deviation("no lower orders before the last step, however few steps there are", "k conventions",
-                            {"dpmpp": steps.option(lower_order_final="never")}),
+                            {"dpmpp": rules.option(lower_order_final="never")}),
     "order_lowered": Deviation("the last steps are of lower order, below 15 steps", "conventions",
-                               {"deis": steps.order_lowered}),
+                               {"deis": rules.order_lowered}),
     "third_order": Deviation("SDE-DPM-Solver++ (3M), its second difference halved", "k3",
-                             {"sde_dpmpp": steps.third_order(0.0)}),
+                             {"sde_dpmpp": rules.third_order(0.0)}, "order"),
     "third_order_sign": Deviation("the same with -1/2 for 1/2 in the second difference's weight", "4",
-                                  {"sde_dpmpp": steps.third_order(-1.0)}),
-    "churn_euler": Deviation("churn, then Euler's step", "k conventions", {"churn": steps.churn_euler}),
+                                  {"sde_dpmpp": rules.third_order(-1.0)}, "order"),
+    "churn_euler": Deviation("churn, then Euler's step", "k conventions", {"churn": rules.churn_euler}, "churn"),
     "churn_stale": Deviation("churn, then Euler's step with the network asked before the noise", "19",
-                             {"churn": steps.churn_stale}),
+                             {"churn": rules.churn_stale}, "churn"),
     "churn_on_flow": Deviation("churn of (1 - sigma) x0 + sigma eps as if it were x0 + sigma eps", "11",
-                               {"churn": steps.churn_on_flow}),
+                               {"churn": rules.churn_on_flow}, "churn"),
+    "stride_stepping": Deviation("x goes to t - T // S while the network is told the next time (plms: with "
+                                 "improved_euler_start)", "2", {"ddim": steps.by_pairs(steps.STRIDED),
+                                                                "plms": steps.pndm(steps.STRIDED)}, "steps"),
+    "trailing_overshoot": Deviation("one trailing time too many where arange(T, 0, -T/S) overshoots, told t = 0 (ddim, "
+                                    "plms: at the noisiest level, with stride_stepping)", "1",
+                                    {"ddim": steps.by_pairs(steps.OVERSHOT), "plms": steps.pndm(steps.OVERSHOT),
+                                     **_grid(("euler", "heun", "lms", "dpmpp", "unipc"), grids.extra_time)}, "steps"),
+    "improved_euler_start": Deviation("PLMS begins with improved Euler: the second time is told twice", "conventions",
+                                      {"plms": steps.pndm(steps.OWN)}, "steps"),
 }
 
 
@@ -174,11 +178,15 @@ def deviating(sampler):
             if name not in known:
                 raise ValueError(f"{sampler.__name__}: compat: no deviation {name!r} of it, wanted some of "
                                  f"{', '.join(known)}")
+        kinds = [DEVIATIONS[name].instead or name for name in compat]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"{sampler.__name__}: compat is {', '.join(compat)}, of which one would take another's "
+                             "place; wanted each once, and one of a kind")
         if not compat:
             return sampler(*args, **options)
         bound = own.bind(*args, **options).arguments
         changed = sampler
-        for name in reversed(compat):
+        for name in sorted(compat, key=list(DEVIATIONS).index, reverse=True):      # the last one is innermost
             changed = DEVIATIONS[name].by[sampler.__name__](changed)
         asked = [bound.pop(name) for name in list(own.parameters)[:3]]
         return changed(*asked, **bound)

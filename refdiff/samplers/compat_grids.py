@@ -1,4 +1,6 @@
 """Grids with one deviation or another: maps from the grid that a sampler is given to the one that is visited."""
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from ..process.families import Flow, Interpolated
@@ -24,11 +26,24 @@ def _visiting(name, grid, times):
     return at_times(schedule_of(name, grid), [*np.asarray(times).tolist(), int(grid.t[-1])], f"{name}, {grid.rule}")
 
 
+@dataclass(frozen=True, eq=False)
+class Ended(Grid):
+    """A Grid for which `asked` steps were asked; one without length is not among its own."""
+
+    asked: int = 0
+
+
+def stride(grid):
+    """T // S, S the steps that were asked for."""
+    return grid.family.schedule.T // getattr(grid, "asked", len(grid))
+
+
 def final_abar_0(grid):
     """Ends on t = 1, the table's first entry. A step from t = 1 has no length and is left out."""
     first = schedule_of("final_abar_0", grid).level(1)
-    levels = [grid.level(i) for i in range(len(grid))]
-    return of_levels([level for level in levels if level.t > 1] + [first], f"final_abar_0, {grid.rule}", grid.family)
+    levels = [level for level in map(grid.level, range(len(grid))) if level.t > 1]
+    made = of_levels([*levels, first], f"final_abar_0, {grid.rule}", grid.family)
+    return Ended(made.t, made.alpha, made.sigma, made.rule, made.family, len(grid))
 
 
 def integer_stride(grid):
@@ -53,6 +68,8 @@ def linspace_of_more(grid):
 def linspace_unrounded(grid):
     """1 + k (T-1)/(S-1), k = S-1 .. 0, sigma/alpha a straight line between the table's entries; S = 1: t = 1 alone."""
     schedule = schedule_of("linspace_unrounded", grid)
+    if schedule.alpha[-1] == 0:
+        raise ValueError(f"compat: linspace_unrounded has levels by sigma/alpha, infinite at T of {schedule.rule}")
     t = 1 + np.linspace(0, schedule.T - 1, len(grid))[::-1]
     index = np.arange(1, schedule.T + 1)
     ratio = np.interp(t, index, schedule.level(index).ratio)
@@ -82,7 +99,7 @@ def float32_table(grid):
     if isinstance(grid.family, Interpolated) and np.all(grid.t == np.rint(grid.t)):
         abar = np.cumprod(1 - grid.family.schedule.beta.astype(np.float32), dtype=np.float32)[grid.t.astype(np.int64)]
         alpha, sigma = np.sqrt(abar), np.sqrt(1 - abar)
-    return Grid(grid.t, alpha, sigma, f"float32_table, {grid.rule}", grid.family)
+    return replace(grid, alpha=alpha, sigma=sigma, rule=f"float32_table, {grid.rule}")
 
 
 def overshoots(grid):

@@ -1,4 +1,4 @@
-"""Samplers with one deviation or another in their steps: what the network is told, their noise, their rule.
+"""Samplers with one deviation or another in their steps: what the network is told, where a step ends, their noise.
 
 A deviation is a map from a sampler to a sampler (denoiser, grid, x, **options): it hands on another denoiser, another
 grid or other noise, or goes step by step. All of them keep the sampler's own formulas where these are not what differs.
@@ -9,10 +9,10 @@ from dataclasses import replace
 from ..process.gaussian import fixed_variance
 from ..process.level import Level
 from ..process.parameterization import Prediction
-from .compat_grids import of_levels, overshoots, schedule_of
-from .phi import phi
+from . import compat_grids
+from .compat_grids import of_levels, overshoots, schedule_of, stride
+from .ddim import coefficients as ddim_coefficients
 from .plms import ADAMS, transfer
-from .sde_dpmpp import coefficients, slope_weight
 from .state import State, after, check, draw, integer
 
 
@@ -52,8 +52,8 @@ def _own(grid):
 def _strided(grid):
     """From each time t to t - T // S, or to the grid's end where that is below 1."""
     schedule = schedule_of("stride_stepping", grid)
-    stride = schedule.T // len(grid)
-    return [(t, schedule.level(int(t.t) - stride) if t.t > stride else grid.level(len(grid))) for t, _ in _own(grid)]
+    h = stride(grid)
+    return [(t, schedule.level(int(t.t) - h) if t.t > h else grid.level(len(grid))) for t, _ in _own(grid)]
 
 
 def _overshot(grid):
@@ -103,7 +103,12 @@ def _pndm(denoiser, grid, x, order, pairs, strided):
             second = grid.level(1)
             e2 = denoiser(transfer(x, e[0], t, s), second).eps
             if strided:
-                t = grid.family.schedule.level(int(second.t) + grid.family.schedule.T // len(grid))
+                schedule = grid.family.schedule
+                above = int(second.t) + stride(grid)
+                if above > schedule.T:
+                    raise ValueError(f"compat: PLMS in strides is mended from t = {above}, above T = {schedule.T}, on "
+                                     f"{grid.rule}; take linspace, leading or trailing times")
+                t = schedule.level(above)
             x, s = transfer(x, (e[0] + e2) / 2, t, second), second
         else:
             x = transfer(x, sum(c * value for c, value in zip(ADAMS[len(e)], e)), t, s)
@@ -126,6 +131,20 @@ def last_level_twice(sampler):
 
 
 # ---- noise and states
+
+def final_abar_0(sampler):
+    """`ddim` on the grid that ends on t = 1; the step to it draws noise where another, of no length, would follow."""
+    def ended(denoiser, grid, x, eta=0.0, noise=None):
+        made = compat_grids.final_abar_0(grid)
+        last = len(made) - 1
+        for state in sampler(denoiser, made, x, eta=eta, noise=noise):
+            if state.step == last and made.asked > len(made) and eta > 0:
+                _, _, std = ddim_coefficients(state.level, made.level(last), eta)
+                moved = state.x + std * draw("ddim", noise, last, state.x)
+                state = after("ddim", last, state.level, moved, state.prediction)
+            yield state
+    return ended
+
 
 def last_step_noise(sampler):
     """sqrt(variance) z, of at least 1e-20, after the last step too."""
@@ -189,102 +208,3 @@ def start(name, unit):
             return sampler(denoiser, grid, x * factor, **options)
         return scaled
     return deviate
-
-
-# ---- rules
-
-def option(**chosen):
-    """The deviation that is an option of the sampler here."""
-    return lambda sampler: lambda denoiser, grid, x, **options: sampler(denoiser, grid, x, **{**options, **chosen})
-
-
-def order_lowered(sampler):
-    """lower_order_final = "always" with fewer than 15 steps, "never" with more."""
-    return lambda denoiser, grid, x, **options: option(lower_order_final="always" if len(grid) < 15 else "never")(
-        sampler)(denoiser, grid, x, **options)
-
-
-def third_order(shift):
-    """The step of SDE-DPM-Solver++ with the parabola through three x0hat, the first-order one on a changed x0hat.
-
-    With k = (1+tau) h, D1 and D2 the differences at lambda_t in units of h: k phi_2(-k) D1 + (k phi_3(-k) + shift) D2
-    is added to (1 - e^-k) x0hat. shift = 0: half of the second difference that order 3 needs, as in DPM-Solver++ (3M).
-    """
-    def deviate(sampler):
-        def third(denoiser, grid, x, order=2, tau=1.0, rule="truncated", **options):
-            history, ends = [], (grid.level(i + 1) for i in range(len(grid)))       # (x0hat, lambda), newest first
-
-            def asked(x, t):
-                s, prediction = next(ends), denoiser(x, t)
-                x0, before = prediction.x0, history[:2]
-                if t.alpha > 0:
-                    history.insert(0, (x0, t.lam))
-                if not before or s.sigma == 0:
-                    return prediction
-                _, on_x0, _, h = coefficients(s, t, tau)
-                (one, at), k = before[0], (1 + tau) * h
-                slope = (x0 - one) / (t.lam - at)
-                if len(before) == 1:
-                    added = slope_weight(rule, s.alpha, h, tau) * slope
-                else:
-                    (two, first), d1 = before[1], h * slope
-                    rest = (d1 - h * (one - two) / (at - first)) / (t.lam - first)
-                    added = s.alpha * (k * phi(2, -k) * (d1 + (t.lam - at) * rest)
-                                       + (k * phi(3, -k) + shift) * h * rest)
-                return Prediction("x0", x0 + added / on_x0, x, t)
-            return sampler(asked, grid, x, order=1, tau=tau, rule=rule, **options)
-        return third
-    return deviate
-
-
-def churn_euler(sampler):
-    """Churn, then Euler's step: the slope at its end is taken for the one at its start."""
-    def change(denoiser, grid):
-        ends, said = iter(grid.sigma[1:]), []
-
-        def asked(x, level):
-            if said:
-                return Prediction("eps", said.pop().eps, x, level)
-            prediction = denoiser(x, level)
-            if next(ends) > 0:
-                said.append(prediction)
-            return prediction
-        return asked
-    return of_denoiser(change)(sampler)
-
-
-def churn_stale(sampler):
-    """Euler's step from x with noise added, the network asked before it was."""
-    def stale(denoiser, grid, x, S_churn=0.0, noise=None, **options):
-        euler = churn_euler(sampler)
-        for i, (t, s) in enumerate(_own(grid)):
-            prediction = denoiser(x, t)
-            own = of_levels([t, s], f"step {i} of {grid.rule}", grid.family)
-            x = next(iter(euler(lambda y, level: reread(prediction, y, level), own, x, S_churn=S_churn / len(grid),
-                                noise=None if noise is None else lambda _, i=i: noise(i), **options))).x
-            yield after("churn", i, s, x, prediction)
-    return stale
-
-
-def churn_on_flow(sampler):
-    """xhat = x + sqrt(sigmahat^2 - sigma^2) S_noise z, as if alpha were 1, of x = (1 - sigma) x0 + sigma eps.
-
-    sigmahat = (1 + gamma) sigma, gamma = min(S_churn/(2S - 1), sqrt(2) - 1). Heun's method from there, with the
-    velocity at (x, sigma) times sigma/sigmahat for its first slope.
-    """
-    def flowing(denoiser, grid, x, S_churn=0.0, S_tmin=0.0, S_tmax=math.inf, S_noise=1.0, noise=None):
-        if any(abs(grid.alpha + grid.sigma - 1) > 1e-12):
-            raise ValueError(f"compat: churn_on_flow is of the straight path, alpha = 1 - sigma, not of {grid.rule}")
-        S = len(grid)
-        denoiser = check("churn", denoiser, x, noise, S if S_churn > 0 else 0)
-        for i, (t, s) in enumerate(_own(grid)):
-            prediction = denoiser(x, t)
-            gamma = min(S_churn / (2 * S - 1), math.sqrt(2) - 1) if S_tmin <= t.sigma <= S_tmax else 0.0
-            hat = (1 + gamma) * t.sigma
-            if gamma > 0:
-                x = x + math.sqrt(hat ** 2 - t.sigma ** 2) * S_noise * draw("churn", noise, i, x)
-            d_cur, h = prediction.velocity * (t.sigma / hat), s.sigma - hat
-            euler = x + h * d_cur
-            x = x + h * (0.5 * d_cur + 0.5 * denoiser(euler, s).velocity) if s.sigma > 0 else euler
-            yield after("churn", i, s, x, prediction)
-    return flowing

@@ -117,7 +117,7 @@ def test_signatures_and_docstrings_are_kept():
 
 @pytest.mark.parametrize("wrong", ["nosuch", "churn_euler", "last_step_noise"])
 def test_another_name_is_refused_with_those_of_the_sampler(wrong):
-    with pytest.raises(ValueError, match=f"ddim: compat: no deviation '{wrong}' of it, wanted some of final_a") as e:
+    with pytest.raises(ValueError, match=f"ddim: compat: no deviation '{wrong}' of it, wanted some of float32") as e:
         samplers.ddim(world, own(5), X, compat=(wrong,))
     assert all(name in str(e.value) for name in compat.names("ddim")) and "churn_stale" not in str(e.value)
 
@@ -143,6 +143,51 @@ def test_a_deviation_runs_with_every_sampler_that_has_it(name):
             grid = grids.on(Flow(3.), [.99, .5, .1, 0])
         one, two = (end(sampler, grid, options, (name,)) for _ in range(2))
         assert np.isfinite(one).all() and np.array_equal(one, two), sampler
+
+
+@pytest.mark.parametrize("sampler, rule, names, options", [
+    ("sde_dpmpp", "leading", ("third_order_sign", "leading_of_more", "float32_table"), {}),
+    ("ddim", "linspace", ("stride_stepping", "times_floored", "final_abar_0", "clipped", "float32_state"), {"eta": .5}),
+    ("plms", "leading", ("improved_euler_start", "times_rounded", "float32_state", "integer_stride"), {}),
+    ("ddpm", "trailing", ("last_step_noise", "float32_state", "clipped"), {"variance": "large"}),
+    ("churn", "trailing", ("churn_stale", "draws_every_step", "float32_table"), {"S_churn": 3., "S_tmax": 5.})])
+def test_the_order_of_the_names_does_not_matter_and_each_has_its_effect(sampler, rule, names, options):
+    grid = own(13, rule)
+    whole = end(sampler, grid, options, names)
+    assert np.array_equal(whole, end(sampler, grid, options, names[::-1]))
+    for name in set(names) - {"draws_every_step", "times_floored", "times_rounded"}:        # these times are integers
+        rest = tuple(other for other in names if other != name)
+        assert not np.array_equal(whole, end(sampler, grid, options, rest)), name
+
+
+@pytest.mark.parametrize("sampler, names", [
+    ("ddim", ("stride_stepping", "trailing_overshoot")), ("churn", ("churn_stale", "churn_euler")),
+    ("ddim", ("clipped", "clipped")), ("sde_dpmpp", ("third_order", "third_order_sign"))])
+def test_two_that_take_the_same_place_are_refused(sampler, names):
+    with pytest.raises(ValueError, match=f"{sampler}: compat is {', '.join(names)}, of which one would take"):
+        SAMPLERS[sampler](world, own(5), X, compat=names)
+
+
+def test_any_pair_is_finite_or_refused_by_name():
+    """Every sampler, deviations two by two, on grids of schedules and families; a refusal names compat or a grid."""
+    made = [own(S, rule, final) for S in (1, 2, 13) for rule in ("leading", "trailing", "linspace")
+            for final in ("zero", "first" if rule == "trailing" else "none")] + [EDM, FEW, FLOW, STRAIGHT, BETWEEN]
+    made += [grids.discrete(schedules.zero_terminal_snr(LINEAR), 5, rule) for rule in ("trailing", "linspace")]
+    drawn, finite = np.random.default_rng(0), 0
+    for sampler in sorted(set(SAMPLERS) - {"consistency", "adaptive"}):
+        known = compat.names(sampler)
+        for _ in range(25):
+            chosen = tuple(dict.fromkeys(known[i] for i in drawn.integers(0, len(known), 2)))
+            options = {"S_churn": 3., "S_tmax": 1.} if sampler == "churn" and drawn.random() < .7 else {}
+            try:
+                got = states(sampler, made[drawn.integers(len(made))], options, chosen)
+            except (ValueError, FloatingPointError) as refusal:
+                known_by = r"compat|grid|family|interpolated|(eps|x0|score) cannot|" + sampler
+                assert re.match(known_by, str(refusal)), refusal
+                continue
+            finite += 1
+            assert all(np.isfinite(state.x).all() for state in got)
+    assert finite > 180, finite
 
 
 # ---- grids
@@ -292,6 +337,12 @@ def test_the_last_draw_is_added_as_in_every_step(variance, std):
     np.testing.assert_allclose(got - without, (std or last.sigma) * noise(19), rtol=0, atol=1e-15)
 
 
+def test_the_last_draw_is_as_large_as_the_report_says():
+    for S, std in ((10, .321), (20, .170), (50, .076)):
+        with_noise, without = (end("ddpm", own(S), {"variance": "large"}, names) for names in (("last_step_noise",), ()))
+        assert np.median(np.abs((with_noise - without) / noise(S - 1))) == pytest.approx(std, abs=6e-4)
+
+
 @pytest.mark.parametrize("sampler, options, drawn", [
     ("ddim", {"eta": .5}, 20), ("ddim", {}, 0), ("sde_dpmpp", {}, 20), ("sde_dpmpp", {"tau": 0.}, 0),
     ("euler_ancestral", {}, 20), ("churn", {"S_churn": 5., "S_tmax": 1.}, 20)])
@@ -427,9 +478,9 @@ MUTANTS = [
      test_of_the_numbers_of_steps_up_to_1000_the_reports_62_overshoot),
     ("grids", "dtype=np.float32)[", "dtype=np.float64)[",
      test_tables_in_float32_have_four_digits_of_the_noise_left),
-    ("steps", "int(t.t) - stride)", "int(t.t) - stride - 1)", STRIDES),
-    ("steps", "if t.t > stride else", "if t.t > stride + 40 else", STRIDES),
-    ("steps", "stride = schedule.T // len(grid)", "stride = -(-schedule.T // len(grid)) + 1", STRIDES),
+    ("steps", "int(t.t) - h)", "int(t.t) - h - 1)", STRIDES),
+    ("steps", "if t.t > h else", "if t.t > h + 40 else", STRIDES),
+    ("steps", "    h = stride(grid)", "    h = stride(grid) + 1", STRIDES),
     ("steps", "schedule.level(schedule.T)", "schedule.level(1)",
      test_the_time_too_many_starts_from_the_noisiest_level),
     ("steps", "lambda _, i=i: noise(i)\n                state", "lambda _, i=i: noise(0)\n                state",
@@ -448,25 +499,25 @@ MUTANTS = [
     ("steps", "x.astype(\"float32\") if", "x if", test_states_in_float32_are_float32_and_near),
     ("steps", "math.hypot(1, level.sigma) / level.sigma", "math.hypot(1, level.sigma)",
      test_starts_are_multiplied_by_what_they_say),
-    ("steps", "k * phi(3, -k) + shift", "2 * k * phi(3, -k) + shift",
+    ("rules", "k * phi(3, -k) + shift", "2 * k * phi(3, -k) + shift",
      test_the_third_orders_differ_by_one_second_difference),
-    ("steps", "(d1 + (t.lam - at) * rest)", "d1", test_the_third_orders_differ_by_one_second_difference),
-    ("steps", "rest = (d1 - h * (one - two) / (at - first))", "rest = (d1 - h * (one - two) / (t.lam - first))",
+    ("rules", "(d1 + (t.lam - at) * rest)", "d1", test_the_third_orders_differ_by_one_second_difference),
+    ("rules", "rest = (d1 - h * (one - two) / (at - first))", "rest = (d1 - h * (one - two) / (t.lam - first))",
      test_the_third_orders_differ_by_one_second_difference),
-    ("steps", "k = before[0], (1 + tau) * h", "k = before[0], h",
+    ("rules", "k = before[0], (1 + tau) * h", "k = before[0], h",
      test_the_third_orders_differ_by_one_second_difference),
-    ("steps", "len(grid) < 15", "len(grid) < 16", test_options_by_another_name),
-    ("steps",
+    ("rules", "len(grid) < 15", "len(grid) < 16", test_options_by_another_name),
+    ("rules",
      "said.pop().eps", "denoiser(x, said.pop().level).eps", lambda: test_churn_with_eulers_step_by_hand("churn_euler")),
-    ("steps", "S_churn=S_churn / len(grid)", "S_churn=S_churn",
+    ("rules", "S_churn=S_churn / len(grid)", "S_churn=S_churn",
      lambda: test_churn_with_eulers_step_by_hand("churn_stale")),
-    ("steps", "reread(prediction, y, level), own", "denoiser(y, level), own",
+    ("rules", "reread(prediction, y, level), own", "denoiser(y, level), own",
      lambda: test_churn_with_eulers_step_by_hand("churn_stale")),
-    ("steps", "0.5 * d_cur + 0.5 * denoiser", "0.4 * d_cur + 0.6 * denoiser",
+    ("rules", "0.5 * d_cur + 0.5 * denoiser", "0.4 * d_cur + 0.6 * denoiser",
      lambda: test_churn_on_flows_by_hand(0.)),
-    ("steps", "min(S_churn / (2 * S - 1)", "min(S_churn / S",
+    ("rules", "min(S_churn / (2 * S - 1)", "min(S_churn / S",
      lambda: test_churn_on_flows_by_hand(2.)),
-    ("steps", "prediction.velocity * (t.sigma / hat)", "prediction.velocity",
+    ("rules", "prediction.velocity * (t.sigma / hat)", "prediction.velocity",
      lambda: test_churn_on_flows_by_hand(2.)),
 ]
 
