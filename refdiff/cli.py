@@ -13,6 +13,7 @@ from . import __version__, backend, data, figures, files
 from . import claims as settling
 from . import orders as ordering
 from . import verify as verifying
+from .bench.command import bench
 from .checkpoint import is_ours, load_checkpoint
 from .config import options
 from .demo import demo as run_demo
@@ -362,6 +363,7 @@ def verify(paper, page, markdown):
 
 
 main.add_command(backend_option(auditing))
+main.add_command(backend_option(bench))
 main.add_command(golden)
 for foreign in FOREIGN:
     main.add_command(backend_option(foreign))

@@ -36,7 +36,7 @@ FLOORS = (
     "demo",
     "papers golden foreign",
     "verify claims",
-    "orders",
+    "orders bench",
     "cli",
     "__main__",
 )

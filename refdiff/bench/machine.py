@@ -1,0 +1,85 @@
+"""The environment of the contenders, and what they ran on."""
+import os
+import platform
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# What makes a library choose other kernels than the processor's best.
+KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+           "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "MKL_CBWR")
+AVX2 = {"OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+ISAS = ("native", "avx2", "asis")
+
+
+def environment(isa, threads, base=None):
+    """The variables of a contender's process.
+
+    native: nothing pinned, each library picks its best kernels; avx2: every library held to AVX2; asis: untouched.
+    refdiff's threads are Python's, with one BLAS thread each; `threads` is for PyTorch's, and 1 for refdiff's process.
+    """
+    if isa not in ISAS:
+        raise ValueError(f"bench: isa is {isa!r}, wanted one of {', '.join(ISAS)}")
+    env = dict(os.environ if base is None else base)
+    if isa != "asis":
+        env = {name: value for name, value in env.items() if name not in KERNELS}
+    env.update({name: str(threads) for name in THREADS}, **(AVX2 if isa == "avx2" else {}))
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), env.get("PYTHONPATH"))))
+    return env
+
+
+def processor():
+    """The processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def host():
+    """The machine, without the libraries."""
+    return {"cpu": processor(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version()}
+
+
+def about_numpy():
+    """{numpy, blas}: versions, and which kernels the BLAS chose, as threadpoolctl reads them."""
+    import numpy
+    import threadpoolctl
+    libraries = [lib for lib in threadpoolctl.threadpool_info() if lib.get("user_api") == "blas"]
+    own = [lib for lib in libraries if "numpy" in lib["filepath"]] or libraries     # SciPy's wheel brings another
+    blas = [f"{lib.get('internal_api')} {lib.get('version')}, {lib.get('architecture') or 'kernels not told'}"
+            for lib in own]
+    return {"numpy": numpy.__version__, "blas": "; ".join(blas) or "not told"}
+
+
+def about_torch():
+    """{torch, torch_capability, torch_blas}."""
+    import torch
+    said = torch.__config__.show().splitlines()
+    libraries = [line.strip(" -") for line in said if "Math Kernel Library" in line or "MKL-DNN" in line]
+    return {"torch": torch.__version__, "torch_capability": torch.backends.cpu.get_cpu_capability(),
+            "torch_blas": "; ".join(libraries)}
+
+
+# ---- memory
+
+def resident():
+    """(now, peak) MiB of this process, or None where /proc does not tell."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return tuple(int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def forget_peak():
+    """Start the peak anew at what is resident now; without the right to, importing may have been the peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass

@@ -1,0 +1,125 @@
+"""Contenders take turns: A, B, C, A, B, C, ... so that what disturbs the machine disturbs all of them."""
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .machine import environment
+from .statistics import AGREEMENT, disagreement
+
+LEAST = 0.05                    # seconds: short steps are repeated until one measurement takes this long
+WARMUP = 2                      # rounds that are not counted
+
+
+class Disagreement(ValueError):
+    """Two contenders compute different numbers: nothing is timed."""
+
+
+class CannotRun(RuntimeError):
+    """A contender's process ended, or refused a task."""
+
+
+class Contender:
+    """A child process, asked one thing at a time: `with Contender("refdiff", ...) as c: c.ask("time", ...)`."""
+
+    def __init__(self, label, spec, isa="native", extra=()):
+        self.label, self.spec = label, spec
+        threads = spec["threads"] if spec["side"] == "torch" else 1             # refdiff's are Python's
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "refdiff.bench.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.errors, text=True, env={**environment(isa, threads), **dict(extra)})
+
+    def __enter__(self):
+        self._send(self.spec)
+        return self
+
+    def __exit__(self, *error):
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+    def ask(self, do, **request):
+        return self._send({"do": do, **request})
+
+    def _send(self, request):
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except OSError:
+            line = ""
+        if not line:
+            self.errors.seek(0)
+            said = self.errors.read().strip().splitlines()
+            raise CannotRun(f"{self.label}: its process ended ({said[-1] if said else 'no message'})")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise CannotRun(f"{self.label}: {answer['error']}")
+        return answer
+
+
+def agree(contenders, kind, folder):
+    """Compare every contender's answers with refdiff's; raise Disagreement, naming the array. Returns the largest."""
+    paths = {}
+    for contender in contenders:
+        paths[contender.label] = Path(folder) / f"{contender.label}.npz"
+        contender.ask("check", kind=kind, path=str(paths[contender.label]))
+    worst = 0.0
+    with np.load(paths.pop("refdiff")) as file:
+        ours = dict(file)
+    for label, path in paths.items():
+        with np.load(path) as file:
+            error, name = disagreement(ours, dict(file))
+        if not error <= AGREEMENT:
+            raise Disagreement(f"bench: {kind}: refdiff and PyTorch ({label}) differ by {error:.2g} in {name}, wanted "
+                               f"at most {AGREEMENT:g}; nothing is timed before they compute the same")
+        worst = max(worst, error)
+    return worst
+
+
+def repeats(seconds, least=LEAST):
+    """How often a step of so many seconds is repeated in one measurement."""
+    return max(1, math.ceil(least / max(seconds, 1e-9)))
+
+
+def interleave(run, labels, rounds, warmup=WARMUP, least=LEAST):
+    """{label: [seconds per step, one per round]}; run(label, repeat) -> seconds per step.
+
+    The warm-up's fastest step of a label says how often its steps are repeated.
+    """
+    first = {label: [] for label in labels}
+    for _ in range(warmup):
+        for label in labels:
+            first[label].append(run(label, 1))
+    repeat = {label: repeats(min(s), least) if s else 1 for label, s in first.items()}
+    seconds = {label: [] for label in labels}
+    for _ in range(rounds):
+        for label in labels:
+            seconds[label].append(run(label, repeat[label]))
+    return seconds
+
+
+def time_all(contenders, kind, rounds, **options):
+    """`interleave` over processes."""
+    by_label = {c.label: c for c in contenders}
+    return interleave(lambda label, repeat: by_label[label].ask("time", kind=kind, repeat=repeat)["seconds"],
+                      list(by_label), rounds, **options)
+
+
+def peak_memory(make, labels, kind="train", steps=3):
+    """{label: MiB}: each contender alone, in a fresh process; make(label) -> Contender."""
+    found = {}
+    for label in labels:
+        with make(label) as contender:
+            found[label] = contender.ask("memory", kind=kind, steps=steps)["mib"]
+    return found

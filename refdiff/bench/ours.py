@@ -1,0 +1,73 @@
+"""refdiff's side of a network: the whole product path of a training step and of a sampling step."""
+import numpy as np
+
+from .. import backend
+from ..fit import TrainConfig, step_loss
+from ..optim import ema_update
+from ..process.grids import Grid
+from ..samplers import run
+from ..samplers.ddim import ddim
+from ..train import DenoisingObjective
+from .gemms import gemm_task
+from .networks import NETWORKS, problem
+from .task import Task, synchronise
+
+# AdamW as PyTorch's defaults are, but for the rate: at 1e-3 the weights would leave their start within the rounds.
+# PyTorch multiplies its decay by the rate, the paper and refdiff do not.
+LR, BETAS, DECAY, EMA = 1e-5, (0.9, 0.999), 1e-2, 0.999
+
+
+def sampling_grid(denoiser):
+    """One step in the middle of the noise levels: (t, s)."""
+    if denoiser.schedule is None:
+        return Grid(np.array([1.0, 0.0]), np.array([1.0, 1.0]), np.array([1.0, 0.5]), "bench")
+    T = denoiser.schedule.T
+    t, s = denoiser.schedule.level(T // 2), denoiser.schedule.level(T // 2 - T // 50)
+    return Grid(np.array([t.t, s.t]), np.array([t.alpha, s.alpha]), np.array([t.sigma, s.sigma]), "bench")
+
+
+class Network:
+    """train, sample, and the matrix products of either alone."""
+
+    def __init__(self, name, workers, batch=None):
+        self.workers, self.problem = workers, problem(NETWORKS[name], batch)
+
+    def task(self, kind):
+        if kind.startswith("gemms"):
+            return gemm_task(self.problem.network, self.problem.case.batch, kind == "gemms train", self.workers)
+        return {"train": self.train, "sample": self.sample}[kind]()
+
+    def train(self):
+        p = self.problem
+        config = TrainConfig(batch=p.case.batch, lr=LR, beta1=BETAS[0], beta2=BETAS[1], weight_decay=LR * DECAY,
+                             ema=EMA, weighting=p.case.weighting)
+        objective = DenoisingObjective(p.denoiser, None, config)
+        thetas = {"theta": p.theta, "ema": p.theta.copy()}
+        grads = [p.theta.zeros_like() for _ in range(self.workers.threads)]
+        optimiser = config.optimiser()
+        adam = optimiser.init(p.theta.flat)
+
+        def loss():
+            return step_loss(objective, thetas, p.batch, config, grads, self.workers)
+
+        def step():
+            loss()
+            optimiser.update(adam, p.theta.flat, grads[0].flat, LR)
+            ema_update(thetas["ema"].flat, p.theta.flat, EMA)
+            synchronise()
+
+        def answers():
+            found = {"loss": np.array(loss())}
+            return {**found, **{name: backend.to_host(grads[0][name]) for name in p.network.layout.handles}}
+
+        return Task(step, answers)
+
+    def sample(self):
+        p = self.problem
+        denoise = p.denoiser.bind(p.theta, p.batch.labels, self.workers)
+        grid = sampling_grid(p.denoiser)
+
+        def once():
+            return run(ddim(denoise, grid, p.x))
+
+        return Task(lambda: (once(), synchronise()), lambda: {"x": backend.to_host(once())})

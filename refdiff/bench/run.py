@@ -1,0 +1,175 @@
+"""All that one `refdiff bench` measures: which contenders meet on what, and the rows that come of it."""
+import importlib.util
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from .. import backend
+from . import statistics
+from .machine import host
+from .measure import CannotRun, Contender, agree, peak_memory, time_all
+from .networks import NETWORKS
+
+EAGER = ("contiguous", "channels_last")
+PARTS = ("unet64", "ddpm-cifar10", "demo", "ops", "sweep")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for: parts, numbers of threads, rounds, and which PyTorch."""
+
+    only: tuple = PARTS
+    threads: tuple = (1, 2)
+    rounds: int = 15
+    isa: str = "native"
+    torch: bool = True
+    compile: bool = True
+    quick: bool = False
+
+    def __post_init__(self):
+        unknown = [name for name in self.only if name not in PARTS]
+        if unknown or not self.only:
+            raise ValueError(f"bench: --only is {', '.join(self.only) or 'empty'}, wanted some of {', '.join(PARTS)}")
+        if not self.threads or min(self.threads) < 1 or self.rounds < 1:
+            raise ValueError(f"bench: threads {self.threads} and rounds {self.rounds}, wanted numbers >= 1")
+        if self.torch and importlib.util.find_spec("torch") is None:
+            raise ValueError("bench: PyTorch is not installed; pip install 'refdiff[bench]', or --no-torch for "
+                             "refdiff's own times")
+
+    @property
+    def device(self):
+        return "cpu" if backend.name() == "numpy" else "cuda"
+
+    @property
+    def precisions(self):
+        return ("float32",) if self.device == "cpu" else ("float32", "tf32")
+
+    @property
+    def layouts(self):
+        return (EAGER + ("compile",) * (self.compile and not self.quick)) if self.torch else ()
+
+
+def contender(settings, label, group, name, threads, precision="float32"):
+    """The Contender of one label: "refdiff", or a layout of PyTorch."""
+    side = "refdiff" if label == "refdiff" else "torch"
+    extra = {"REFDIFF_BACKEND": backend.name() if side == "refdiff" else "numpy"}
+    if precision == "tf32":
+        extra[f"{backend.NAMES[1].upper()}_TF32"] = "1"
+    spec = {"side": side, "layout": label, "group": group, "name": name, "threads": threads, "precision": precision,
+            "device": settings.device, "batch": batch_of(settings, name)}
+    return Contender(label, spec, settings.isa, extra)
+
+
+def batch_of(settings, name):
+    """Images per step; None for what is no network."""
+    case = NETWORKS.get(name)
+    return case and (case.batch if settings.device == "cpu" else case.on_device)
+
+
+@contextmanager
+def meeting(settings, group, name, threads, precision="float32", layouts=None):
+    """All contenders of one subject, refdiff first."""
+    with ExitStack() as stack:
+        labels = ("refdiff", *(settings.layouts if layouts is None else layouts))
+        yield [stack.enter_context(contender(settings, label, group, name, threads, precision)) for label in labels]
+
+
+def compare(contenders, kind, folder, say):
+    """(those that can do a kind, how far their answers are apart). A compiled PyTorch that fails is left out."""
+    for one in list(contenders):
+        if one.label == "compile":
+            try:
+                one.ask("check", kind=kind, path=f"{folder}/compile.npz")
+            except CannotRun as error:
+                say(f"torch.compile is left out: {error}")
+                contenders = [c for c in contenders if c is not one]
+    return contenders, agree(contenders, kind, folder)
+
+
+def network_rows(settings, name, threads, precision, say):
+    """train and sample, the peak memory of train, and on a device what its matrix products cost alone."""
+    where = {"network": name, "threads": threads, "device": settings.device, "precision": precision,
+             "batch": batch_of(settings, name)}
+    with meeting(settings, "network", name, threads, precision) as everyone, tempfile.TemporaryDirectory() as folder:
+        for kind in ("train", "sample"):
+            those, error = compare(everyone, kind, folder, say)
+            row = statistics.row(time_all(those, kind, settings.rounds), kind=kind, disagreement=error, **where)
+            if settings.device != "cpu":
+                gemms = time_all(everyone[:1], f"gemms {kind}", min(5, settings.rounds), warmup=1)["refdiff"]
+                row["gemms_s"] = statistics.median(gemms)
+                row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
+            yield row
+    if settings.device == "cpu":
+        try:
+            mib = peak_memory(lambda label: contender(settings, label, "network", name, threads),
+                              ("refdiff", *(EAGER if settings.torch else ())))
+        except CannotRun as error:
+            say(f"peak memory is not measured: {error}")
+            return
+        yield memory_row(mib, **where)
+
+
+def memory_row(mib, **where):
+    """A row of kind "memory": MiB that training adds at its peak; PyTorch's lower layout counts."""
+    best = min((label for label in mib if label != "refdiff"), key=mib.get, default=None)
+    return {**where, "kind": "memory", "refdiff_mib": mib["refdiff"], "torch_mib": mib.get(best), "torch_layout": best,
+            "ratio": mib[best] / mib["refdiff"] if best else None}
+
+
+def machine(settings, say):
+    """The machine block: host, libraries, and both sides' sgemm peaks at every number of threads."""
+    found = {**host(), "isa": settings.isa, "sgemm_gflops": {}}
+    for threads in settings.threads:
+        with meeting(settings, "ops", "sgemm", threads, layouts=EAGER[:1] * settings.torch) as everyone:
+            for one in everyone:
+                found.update(one.ask("about"))
+            seconds = time_all(everyone, "sgemm", max(5, settings.rounds))
+            found["sgemm_gflops"][str(threads)] = {             # one product in all of PyTorch, one per thread of ours
+                "refdiff" if label == "refdiff" else "torch":
+                2 * 1024 ** 3 * (threads if label == "refdiff" else 1) / min(s) / 1e9 for label, s in seconds.items()}
+    return found
+
+
+def bench(settings, say=lambda line: None, save=lambda results: None):
+    """{machine, settings, rows}: everything, in the order of PARTS; save(results) is called after every row."""
+    results = {"machine": machine(settings, say), "rows": [],
+               "settings": {"only": settings.only, "threads": settings.threads, "rounds": settings.rounds,
+                            "isa": settings.isa, "quick": settings.quick, "device": settings.device}}
+    for threads in settings.threads if settings.device == "cpu" else (1,):
+        peak = max(results["machine"]["sgemm_gflops"].get(str(threads), {"": None}).values())
+        for part in (part for part in PARTS if part in settings.only):
+            for row in part_rows(settings, part, threads, peak, say):
+                results["rows"].append(row)
+                say(row)
+                save(results)
+    return results
+
+
+def part_rows(settings, part, threads, peak, say):
+    if part not in ("ops", "sweep"):
+        for precision in settings.precisions:
+            yield from network_rows(settings, part, threads, precision, say)
+    elif settings.device == "cpu":
+        yield from subject_rows(settings, part, threads, peak, say)
+
+
+def subject_rows(settings, part, threads, peak, say):
+    """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them."""
+    from .subjects import subjects
+    where = {"threads": threads, "device": settings.device, "precision": "float32"}
+    layouts = EAGER if settings.torch else ()
+    with meeting(settings, "ops", part, threads, layouts=layouts) as everyone, \
+            tempfile.TemporaryDirectory() as folder:
+        for subject in subjects(part, settings.quick):
+            for direction in subject.directions:
+                kind = f"{subject.label}: {direction}"
+                error = agree(everyone, kind, folder)
+                row = statistics.row(time_all(everyone, kind, settings.rounds, warmup=1), disagreement=error,
+                                     network=subject.network, kind=subject.kind, op=subject.name,
+                                     direction=direction, **subject.facts, **where)
+                work = subject.flops(direction)
+                if work:
+                    row["gflops"], row["of_peak"] = work / row["refdiff_s"] / 1e9, work / row["refdiff_s"] / 1e9 / peak
+                    if row["torch_s"]:
+                        row["torch_gflops"] = work / row["torch_s"] / 1e9
+                yield row

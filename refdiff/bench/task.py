@@ -1,0 +1,17 @@
+"""What a contender does in its process: a Task per kind of work."""
+from typing import Callable, NamedTuple
+
+from .. import backend
+
+
+class Task(NamedTuple):
+    """step() does the work once and waits for it; answers() -> {name: array} is what all contenders must agree on."""
+
+    step: Callable
+    answers: Callable
+
+
+def synchronise():
+    """Wait for the device, if arrays are made on one."""
+    if backend.name() != "numpy":
+        backend.xp().cuda.Device().synchronize()
