@@ -3,6 +3,8 @@
 The libraries' float32 is widened, so that what is left is float64's rounding; float32 itself is compared as shipped.
 """
 import importlib.util
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -358,3 +360,14 @@ def test_sigmas_in_float32_are_k_diffusions():
     got = float32_table(exact).sigma
     assert sigma.dtype == np.float32 and 0 < np.abs(exact.sigma[1:-1] / sigma[1:-1] - 1).max() < 2e-6
     np.testing.assert_allclose(got[:-1], sigma[:-1], rtol=2e-6)
+
+
+def test_the_readmes_example_is_the_librarys():
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    block, = (part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "stride_stepping" in part)
+    names = {}
+    exec(block, names)
+    betas = {**BETAS, **LINSPACE, **NO_CLIP}
+    there = diffusers_end("DDIMScheduler", betas, 20, x=names["z"])
+    np.testing.assert_allclose(names["theirs"], there, rtol=0, atol=3e-12)
+    assert rms(names["paper"], there) > .02

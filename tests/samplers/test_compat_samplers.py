@@ -339,8 +339,8 @@ def test_the_last_draw_is_added_as_in_every_step(variance, std):
 
 def test_the_last_draw_is_as_large_as_the_report_says():
     for S, std in ((10, .321), (20, .170), (50, .076)):
-        with_noise, without = (end("ddpm", own(S), {"variance": "large"}, names) for names in (("last_step_noise",), ()))
-        assert np.median(np.abs((with_noise - without) / noise(S - 1))) == pytest.approx(std, abs=6e-4)
+        noisy, without = (end("ddpm", own(S), {"variance": "large"}, names) for names in (("last_step_noise",), ()))
+        assert np.median(np.abs((noisy - without) / noise(S - 1))) == pytest.approx(std, abs=6e-4)
 
 
 @pytest.mark.parametrize("sampler, options, drawn", [
