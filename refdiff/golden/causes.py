@@ -180,21 +180,26 @@ def _expected(operation, inputs):
 
 
 def _factor(operation, inputs, fields):
+    """Words for how the field that departs most differs: by a factor, by a constant, or from which entry on."""
     expected = _expected(operation, inputs)
     if not expected or not fields:
         return ""
-    name = next(iter(fields)) or next(iter(expected))
-    got, wanted = np.ravel(next(iter(fields.values()))), np.ravel(np.array(expected.get(name, []), dtype=np.float64))
-    if got.shape != wanted.shape or not np.any(wanted) or not np.isfinite(got).all():
+    pairs = [(name, np.ravel(got), np.ravel(np.array(expected.get(name or next(iter(expected)), []), dtype=np.float64)))
+             for name, got in fields.items()]
+    pairs = [(name, got, wanted) for name, got, wanted in pairs if got.shape == wanted.shape and got.size]
+    if not pairs or not all(np.isfinite(got).all() for _, got, _ in pairs):
         return ""
-    k = float(got @ wanted / (wanted @ wanted))
+    name, got, wanted = min(pairs, key=lambda pair: digits(*pair[1:]))
+    it = name if len(fields) > 1 else "it"
+    k = float(got @ wanted / (wanted @ wanted)) if np.any(wanted) else 0
     if k and digits(got / k, wanted) > ENOUGH and wanted.size > 1:
-        return f"it is {k:.10g} times the answer"
+        return f"{it} is {k:.10g} times the answer"
     shift = got - wanted
     if wanted.size > 1 and np.ptp(shift) < 1e-12 * np.abs(wanted).max():
-        return f"it is the answer {shift[0]:+.10g}"
-    i = int(np.flatnonzero(~np.isclose(got, wanted, rtol=1e-9, atol=0))[0]) if got.size > 1 else 0
-    return f"entry {i} is {got[i]:.10g}, wanted {wanted[i]:.10g}" if got.size else ""
+        return f"{it} is the answer {shift[0]:+.10g}"
+    i = next(iter(np.flatnonzero(~np.isclose(got, wanted, rtol=1e-9, atol=0))), 0)
+    entry = f"entry {i}" + (f" of {name}" if len(fields) > 1 else "") if got.size > 1 else it
+    return f"{entry} is {got[i]:.10g}, wanted {wanted[i]:.10g}"
 
 
 def _schedule(adapter, operation, inputs, calls):

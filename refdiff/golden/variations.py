@@ -12,6 +12,7 @@ CHOICES = {
     "kind": ("eps", "x0", "v", "score", "velocity"),
     "to": ("eps", "x0", "v", "score", "velocity"),
     "variance": ("small", "large"),
+    "rule": ("karras", "exponential", "polyexponential"),
     "final": ("zero", "first", "none"),
     "weight": ("simple", "min_snr", "soft_min_snr", "p2", "edm", "sigmoid", "truncated_snr", "snr_plus_one"),
     "sampler": ("ddim", "ddpm", "euler", "heun"),
@@ -38,6 +39,9 @@ def variations(operation, inputs):
                     yield f"for {name}={_said(value)}", inputs | {name: value}
     if operation == "schedule":
         yield from _schedules(inputs)
+    if inputs.get("rule") == "karras":
+        for rho in (1.0, 3.0, 5.0, 7.0):
+            yield f"for rho={rho:g}", inputs | {"rho": rho}
     for name in SHIFTED:
         if isinstance(inputs.get(name), int):
             for by in (-1, 1):

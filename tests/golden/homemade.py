@@ -107,6 +107,34 @@ def adam(theta, grads, lr, b1, b2, eps, decay):
     return theta, m, v
 
 
+def karras(n, low, high, rho):
+    """n levels of sigma, the largest first."""
+    ramp = np.linspace(0, 1, n) if n > 1 else np.zeros(1)
+    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+
+
+def group_norm(x, gamma, beta, groups, eps):
+    n, c = x.shape[0], x.shape[-1]
+    parts = x.reshape(n, -1, groups, c // groups)
+    mean = parts.mean((1, 3), keepdims=True)
+    variance = ((parts - mean) ** 2).mean((1, 3), keepdims=True)
+    return ((parts - mean) / np.sqrt(variance + eps)).reshape(x.shape) * gamma + beta
+
+
+def attend(q, k, v):
+    """q, k, v[n, tokens, heads, d]"""
+    weights = np.einsum("nihd,njhd->nhij", q * q.shape[-1] ** -0.5, k)
+    weights = np.exp(weights - weights.max(-1, keepdims=True))
+    return np.einsum("nhij,njhd->nihd", weights / weights.sum(-1, keepdims=True), v)
+
+
+def embed(t, width, first, denominator, period):
+    half = width // 2
+    angles = t[:, None] * np.exp(-np.log(period) * np.arange(half) / (half - 1 if denominator == "half-1" else half))
+    waves = [np.sin(angles), np.cos(angles)]
+    return np.concatenate(waves if first == "sin" else waves[::-1], 1)
+
+
 # ---- the adapter
 
 name, version, prediction = "homemade", "1.0", "eps"
@@ -117,7 +145,12 @@ def schedule(name, T, **params):
     return {"beta": np.append(0, beta), "alpha_bar": np.append(1, np.cumprod(1 - beta))}
 
 
-def grid(schedule, T, rule, steps, final):
+def grid(schedule, T, rule, steps, final, rho=7.0, sigma_min=0.002, sigma_max=80.0):
+    if (schedule, rule) == ("edm", "karras"):
+        if steps < 1 or not 0 < sigma_min < sigma_max:
+            raise ValueError("levels")
+        sigma = karras(steps + (final == "none"), sigma_min, sigma_max, rho)
+        return {"sigma": np.append(sigma, 0) if final == "zero" else sigma}
     if final != "zero":
         raise NotImplementedError(final)
     tables, found = Tables(schedule, T), indices(rule, T, steps) + [-1]
@@ -185,6 +218,22 @@ def learning_rate(step, steps, peak, warmup=0, floor=0.0):
     if step < warmup:
         return peak * (step + 1) / warmup
     return floor + (peak - floor) * (1 + np.cos(np.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def op_group_norm(x, gamma, beta, dy, groups, eps=1e-6):
+    return {"y": group_norm(x, gamma, beta, groups, eps)}
+
+
+def op_attention(q, k, v, dy):
+    if q.shape[2] != k.shape[2]:
+        raise ValueError("heads")
+    return {"y": attend(q, k, v)}
+
+
+def op_sinusoid(t, dy, width, order, denominator, period):
+    if width % 2:
+        raise NotImplementedError
+    return {"y": embed(t, width, order[:3], denominator, period)}
 
 
 def guidance(conditional, unconditional, scale):

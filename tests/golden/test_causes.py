@@ -105,6 +105,13 @@ def test_a_factor_a_shift_and_the_first_entry_are_described():
         assert says in causes.departure(SimpleNamespace(), "q_sample", q, {"": wrong})
 
 
+def test_the_field_that_departs_is_described_not_the_one_that_agrees():
+    asked = {"x0": np.ones(2), "x_t": np.ones(2), "schedule": "linear", "T": 1000, "t": 500}
+    right = numbers(answer("posterior", asked))
+    said = causes.departure(SimpleNamespace(), "posterior", asked, right | {"variance": right["variance"] * 3})
+    assert said.startswith("variance is 0.0") and "wanted 0.0" in said
+
+
 def trajectory(**more):
     return {"sampler": "ddim", "schedule": "linear", "T": 1000, "rule": "trailing", "final": "zero", "steps": 5,
             "x": np.array([[0.3], [-1.1]]), "denoiser": {"world": "gaussian", "mean": 0.5, "std": 0.7}, **more}

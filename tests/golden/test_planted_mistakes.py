@@ -13,8 +13,11 @@ import pytest
 from refdiff.golden import audit as auditing
 from refdiff.golden.case import Case, tolerances
 from refdiff.golden.reference.answer import answer
+from refdiff.golden.store import load
 
 SOURCE = (Path(__file__).parent / "homemade.py").read_text()
+
+CAUGHT = ""             # caught, and told by its numbers: the registry has no convention for it
 
 # name, the line as it is, the line with the mistake, what the message must say
 PLANTED = [
@@ -75,6 +78,29 @@ PLANTED = [
     ("sigma and alpha exchanged", "return alpha * x0 + sigma * eps", "return sigma * x0 + alpha * eps", "exchanged"),
     ("clipped entry by entry", "grad * min(1.0, max_norm / norm)", "np.clip(grad, -max_norm, max_norm)",
      "clip_kind=value"),
+    ("EMA's warm-up is one update ahead", "min(decay, (1 + step) / (10 + step))",
+     "min(decay, (2 + step) / (11 + step))", "step+1"),
+    ("posterior variance is beta", '"variance": beta * (1 - before) / (1 - bar)}', '"variance": beta}',
+     "variance=large"),
+    ("posterior variance is upside down", '"variance": beta * (1 - before) / (1 - bar)}',
+     '"variance": beta * (1 - bar) / (1 - before) if t > 1 else 0}', "variance is"),
+    ("sigma is interpolated by sigma^rho",
+     "(high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho",
+     "np.append((high ** rho + ramp[:-1] * (low ** rho - high ** rho)) ** (1 / rho), low)", "rho_placement=inverse"),
+    ("sigma is interpolated linearly", "(high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho",
+     "high + ramp * (low - high)", "rho=1"),
+    ("sigma is interpolated in its logarithm",
+     "(high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho",
+     "np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))", "rule=exponential"),
+    ("another epsilon of group norm", "np.sqrt(variance + eps)).reshape", "np.sqrt(variance + 1e-5)).reshape",
+     "norm_epsilon=1e-5"),
+    ("the variance of group norm by n - 1", "variance = ((parts - mean) ** 2).mean((1, 3), keepdims=True)",
+     "variance = parts.var((1, 3), keepdims=True, ddof=1)", CAUGHT),
+    ("q and k are both divided by sqrt(d)", 'q * q.shape[-1] ** -0.5, k)',
+     'q * q.shape[-1] ** -0.5, k * q.shape[-1] ** -0.5)', "attention_scale=1/d"),
+    ("q k without its scale", 'q * q.shape[-1] ** -0.5, k)', 'q, k)', "attention_scale=none"),
+    ("cos before sin", 'waves if first == "sin" else waves[::-1]', "waves[::-1]", "embedding_order=cos_sin"),
+    ("frequencies divided by half", '(half - 1 if denominator == "half-1" else half)', "half", "embedding_half=half"),
     ("warm-up begins at 0", "return peak * (step + 1) / warmup", "return peak * step / warmup", "warmup_offset=0"),
 ]
 
@@ -92,7 +118,10 @@ def build(old=(), new=()):
 
 @lru_cache
 def cases():
-    """A few questions of each operation. Their answers are the reference's; that they are right is tested elsewhere."""
+    """A few questions of each operation. Their answers are the reference's; that they are right is tested elsewhere.
+
+    Those of layers and of levels of sigma are the golden cases themselves.
+    """
     rng = np.random.default_rng(0)
     x, y, z = rng.standard_normal((3, 4, 1))
     gaussian = {"world": "gaussian", "mean": 0.3, "std": 0.6}
@@ -126,7 +155,9 @@ def cases():
     asked += [("clip", {"grad": x.ravel(), "max_norm": limit}) for limit in (0.5, 50.0)]
     asked += [("learning_rate", {"step": step, "steps": 100, "peak": 0.001, "warmup": 10}) for step in (0, 5, 10, 60)]
     asked += [("guidance", {"conditional": x, "unconditional": y, "scale": 3.0})]
-    return [Case(f"{operation}/{i}", operation, inputs, answer(operation, inputs), "", "reference", 10.0,
+    wanted = "op/group_norm/*,op/attention/*,op/sinusoid/*_*/half*/early,grid/edm/karras/*"
+    stored = [case for case in load() if case.verdict == "valid" and auditing.matches(case.id, wanted)]
+    return stored + [Case(f"{operation}/{i}", operation, inputs, answer(operation, inputs), "", "reference", 10.0,
                  tolerances(1000.0, 100)) for i, (operation, inputs) in enumerate(asked)]
 
 
@@ -150,6 +181,11 @@ def test_a_planted_mistake_is_caught_and_named(name, old, new, says):
         failed += failures(auditing.audit(module))
     assert failed, "the mistake was not caught"
     assert any(says in f.cause for f in failed), sorted({f"{f.check}: {f.cause}" for f in failed})
+
+
+def test_all_but_one_of_twenty_mistakes_are_named():
+    named = sum(says != CAUGHT for *_, says in PLANTED)
+    assert len(PLANTED) >= 40 and named >= 0.95 * len(PLANTED)
 
 
 def failures(found):
