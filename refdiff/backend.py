@@ -9,7 +9,7 @@ The switch decides only where *new* arrays are made. Every operation infers its 
 arrays it is given, so both kinds may live in one process; mixing them in one call is an error.
 
 What a device can do beyond NumPy's functions goes through here too: `launch` runs a kernel of refdiff/cuda, `product`
-multiplies matrices without copying transposed ones, `graph` makes one launch of a whole function.
+multiplies matrices without copying transposed ones, `record` makes one launch of a whole function.
 """
 import os
 from functools import lru_cache
@@ -19,7 +19,7 @@ import scipy.special
 
 from . import cuda
 from .cuda.blas import Blas
-from .cuda.graph import Graph
+from .cuda.graph import Record
 
 NAMES = ("numpy", "cupy")
 MATMULS = ("float32", "tf32")
@@ -101,17 +101,17 @@ def use(name, matmul=None):
     """Make new arrays on `name` ("numpy" or "cupy") from now on. Raises BackendError if it cannot be had.
 
     matmul "tf32": the device's products of float32 matrices round their factors to TF32, 11 significant bits, and sum
-    in float32; "float32", which is also the default (None: REFDIFF_MATMUL), rounds nothing away. The host knows one.
+    in float32; "float32" rounds nothing away. None: REFDIFF_MATMUL, else "float32". The host knows float32 alone.
     """
     global _chosen
-    matmul = matmul or os.environ.get("REFDIFF_MATMUL", "float32")
-    if matmul not in MATMULS:
-        raise BackendError(f"matmul: got {matmul!r}, wanted one of {', '.join(MATMULS)}")
+    device_matmul = matmul or os.environ.get("REFDIFF_MATMUL", "float32")
+    if device_matmul not in MATMULS:
+        raise BackendError(f"matmul: got {device_matmul!r}, wanted one of {', '.join(MATMULS)}")
     module = _load(name)
     if module in _DEVICES:
-        _DEVICES[module].matmul = matmul
-    elif matmul != "float32":
-        raise BackendError(f"matmul {matmul!r} is for a device; the backend {name!r} multiplies float32 as float32")
+        _DEVICES[module].matmul = device_matmul
+    elif matmul == "tf32":
+        raise BackendError(f"matmul 'tf32' is for a device; the backend {name!r} multiplies float32 as float32")
     _chosen = module
     return _chosen
 
@@ -197,9 +197,25 @@ def capturing(x):
     return kernels(x) and _DEVICES[of(x=x)].capturing()
 
 
-def graph(function):
-    """`function` of arrays as one launch per call on a device (cuda/graph.py says for which functions); else itself."""
-    return Graph(xp(), function) if xp() in _DEVICES else function
+def record(function, arrays):
+    """`function` of device arrays as one launch, a Record of these arrays' shapes (cuda/graph.py says which may be)."""
+    return Record(of(**{f"array {i}": a for i, a in enumerate(arrays)}), function, arrays)
+
+
+def concatenate(parts):
+    """[a | b | ...] on the last axis.
+
+    On a device one copy each: its own function first sends a list of addresses there, which no graph can hold.
+    """
+    xp = of(**{f"part {i}": part for i, part in enumerate(parts)})
+    if xp not in _DEVICES:
+        return xp.concatenate(parts, axis=-1)
+    out = xp.empty(parts[0].shape[:-1] + (sum(part.shape[-1] for part in parts),), parts[0].dtype)
+    first = 0
+    for part in parts:
+        out[..., first:first + part.shape[-1]] = part
+        first += part.shape[-1]
+    return out
 
 
 def erf(x):

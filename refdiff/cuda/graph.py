@@ -1,74 +1,53 @@
-"""One launch for a whole function: what it does to a device is recorded once per shape, as a CUDA graph, and replayed.
+"""One launch for a whole function: what it does to a device is recorded once, as a CUDA graph, and replayed.
 
-    step = backend.graph(function)
-    y = step(x, t)                # the first call with these shapes runs, records and checks; later ones replay
+    record = Record(xp, function, (x, t))      # runs the function three times, records it, checks the record
+    record.launch(x, t)                        # the same work on other values of the same shapes
+    record.result                              # what the function returned; its arrays hold the last launch's values
 
-For a function that takes arrays, gives an array or a tuple of arrays, and does the same work on the device whatever
-the values are: no number read back to the host, none made there (asarray of a list), no thread of its own. It may read
-and write other arrays that stay where they are (theta, the gradient), but each call must start from its arguments:
-what it accumulates into, it clears first. It is run three times before the first result.
+For a function that does the same work on the device whatever the values are: no number read back to the host, none
+made there (asarray of a list), no thread of its own. Other arrays that it reads or writes (theta, the gradient) are
+taken where they lie and must stay there.
 """
 
 
 class GraphError(RuntimeError):
-    """The function could not be recorded, or its record gives other numbers than the function."""
+    """The function could not be recorded, its record gives other numbers than the function, or a record is spent."""
 
 
-class Graph:
-    """`function` on arrays of the module xp, recorded per shapes and dtypes of its arguments."""
+class Record:
+    """`function` on arrays of the module xp. A result that is an array, or the first of a tuple, is checked."""
 
-    def __init__(self, xp, function):
-        self.xp, self.function = xp, function
-        self.recorded = {}
-
-    def __call__(self, *arrays):
-        key = tuple((a.shape, a.dtype.str) for a in arrays)
-        if key not in self.recorded:
-            self.recorded[key] = self._record(arrays)
-        graph, inputs, outputs, _ = self.recorded[key]
-        for place, array in zip(inputs, arrays):
-            place[...] = array
-        graph.launch()
-        found = tuple(y.copy() for y in outputs)                     # the next launch writes over the originals
-        return found if isinstance(graph.result, tuple) else found[0]
-
-    def _record(self, arrays):
-        xp = self.xp
+    def __init__(self, xp, function, arrays):
+        self.inputs = tuple(a.copy() for a in arrays)
+        self.pool = xp.cuda.MemoryPool()            # what lies in the record's own pool is nobody else's afterwards
         stream = xp.cuda.Stream(non_blocking=True)
-        pool = xp.cuda.MemoryPool()                 # what lies in the graph's own pool is nobody else's afterwards
-        inputs = tuple(a.copy() for a in arrays)
         xp.cuda.get_current_stream().synchronize()
-        with stream, xp.cuda.using_allocator(pool.malloc):
+        with stream, xp.cuda.using_allocator(self.pool.malloc):
             for _ in range(2):                      # kernels are compiled, the pool is filled
-                eager = self.function(*inputs)
+                want = first(function(*self.inputs)).copy()
             stream.synchronize()
-            want = [y.copy() for y in _tuple(eager)]
-            stream.synchronize()
-            del eager
             stream.begin_capture()
             try:
-                result = self.function(*inputs)
+                self.result = function(*self.inputs)
+                self.graph = stream.end_capture()
             except Exception as error:
-                try:
+                if stream.is_capturing():
                     stream.end_capture()
-                except Exception:                   # a capture that broke cannot be ended cleanly
-                    pass
-                raise GraphError(f"a function could not be recorded as a graph: {error}; run it without one") from error
-            graph = _Recorded(stream.end_capture(), result)
-            graph.launch()
+                raise GraphError(f"a function could not be recorded: {error}; run it without a graph") from error
+            self.graph.launch()
             stream.synchronize()
-            for got, wanted in zip(_tuple(result), want):
-                if not bool((got == wanted).all()):
-                    raise GraphError("the recorded function gives other numbers than the function itself: it takes "
-                                     "something from the host, or is not a function of its arguments; run it without "
-                                     "a graph")
-        return graph, inputs, _tuple(result), pool
+            if not bool((first(self.result) == want).all()):
+                raise GraphError("the record gives other numbers than the function: it takes something from the host, "
+                                 "is not a function of its arguments, or gives NaN; run it without a graph")
+
+    def launch(self, *arrays):
+        """Replay on these values, on the current stream."""
+        for place, array in zip(self.inputs, arrays):
+            place[...] = array
+        self.graph.launch()
+        return self.result
 
 
-class _Recorded:
-    def __init__(self, graph, result):
-        self.graph, self.result, self.launch = graph, result, graph.launch
-
-
-def _tuple(result):
-    return result if isinstance(result, tuple) else (result,)
+def first(result):
+    """The array of a result that is one, or a tuple that begins with one."""
+    return result[0] if isinstance(result, tuple) else result

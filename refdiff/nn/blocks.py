@@ -164,4 +164,4 @@ class Upsample:
 
 def _join(*parts):
     """[a | b | ...] on the channels."""
-    return backend.of(part=parts[0]).concatenate(parts, axis=-1)
+    return backend.concatenate(parts)

@@ -9,7 +9,7 @@ wants every label.
 from dataclasses import dataclass
 
 from .. import backend
-from ..ops import silu, sinusoid
+from ..ops.fast import silu, sinusoid
 from . import init
 from .layers import Embedding, Linear
 

@@ -5,8 +5,13 @@
 
 An op without a faster route is the plain one itself.
 """
-from .. import (add, attention, avg_pool, concat, dropout, embedding, group_norm, linear, scale_shift,  # noqa: F401
+from .. import (add, attention, avg_pool, concat, dropout, embedding, group_norm, scale_shift,  # noqa: F401
                 shift, silu, sinusoid, upsample)
 from .conv import conv2d  # noqa: F401
+from .linear import linear  # noqa: F401
 from .norm import norm_silu  # noqa: F401
-from .routed import use  # noqa: F401
+from .routed import Routed, use  # noqa: F401
+
+# Faster on a device alone.
+attention, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid = (
+    Routed(op) for op in (attention, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid))

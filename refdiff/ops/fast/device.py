@@ -310,23 +310,12 @@ def scale_shift_backward(saved, dy):
 
 # ---- joining, looking up, waves: the plain maps without what a graph cannot hold
 
-def joined(*parts):
-    """[a | b | ...] on the last axis, one copy each: the array module's own hands the device a list of addresses."""
-    xp = backend.of(**{f"part {i}": part for i, part in enumerate(parts)})
-    out = xp.empty(parts[0].shape[:-1] + (sum(part.shape[-1] for part in parts),), parts[0].dtype)
-    first = 0
-    for part in parts:
-        out[..., first:first + part.shape[-1]] = part
-        first += part.shape[-1]
-    return out
-
-
 def concat_forward(a, b):
     """y = [a, b]."""
     backend.of(a=a, b=b)
     if a.shape[:-1] != b.shape[:-1]:
         return plain_concat.forward(a, b)
-    return joined(a, b), a.shape[-1]
+    return backend.concatenate((a, b)), a.shape[-1]
 
 
 def embedding_forward(table, labels):
@@ -354,7 +343,7 @@ def sinusoid_forward(t, width=64, order="sin_cos", denominator="half-1", period=
     f = xp.exp(-math.log(period) / last * xp.arange(half)).astype(t.dtype)
     phase = t[:, None] * f
     sin, cos = xp.sin(phase), xp.cos(phase)
-    return joined(*((sin, cos) if order == "sin_cos" else (cos, sin))), (sin, cos, f, order)
+    return backend.concatenate((sin, cos) if order == "sin_cos" else (cos, sin)), (sin, cos, f, order)
 
 
 DEVICE = {"conv2d": (conv2d_forward, conv2d_backward), "linear": (linear_forward, linear_backward),

@@ -6,13 +6,14 @@ every law of it; the plain one is what to read. The plain one is taken for float
 matter more than time; for mixed types; and where `use("plain")`, or REFDIFF_ROUTES=plain in the environment, says so.
 
     host    float32 arrays of NumPy
-    device  floating arrays of the other backend
+    device  arrays of float32, or of float64, where kernels run (device.py)
 """
 import os
 
 import numpy as np
 
 from ... import backend
+from .device import DEVICE
 
 CHOICES = ("fast", "plain")
 _chosen = None
@@ -36,10 +37,10 @@ def chosen():
 class Routed:
     """An op with the plain forward, backward and jvp, and faster ones for the arrays that they serve."""
 
-    def __init__(self, op, host=None, device=None):
-        self.op, self.host, self.device = op, host, device
+    def __init__(self, op, host=None):
+        self.op, self.host, self.device = op, host, DEVICE.get(op.name)
         self.jvp = op.jvp
-        for name, route in (("host", host), ("device", device)):
+        for name, route in (("host", host), ("device", self.device)):
             if route:
                 op.routes[name] = route
 
@@ -50,8 +51,9 @@ class Routed:
             if type(first) is np.ndarray:
                 if self.host and all(a.dtype == np.float32 for a in arrays if a.dtype.kind not in "iub"):
                     return self.host
-            elif self.device and backend.of(x=first) is not np and all(a.dtype.kind != "c" for a in arrays):
-                return self.device
+            elif self.device and backend.kernels(first):
+                if {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"} in ({"float32"}, {"float64"}):
+                    return self.device
         return self.op.forward, self.op.backward
 
     def forward(self, *inputs, **options):
