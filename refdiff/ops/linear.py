@@ -5,13 +5,18 @@ from .op import Op, check_labels, sum_rows, wanted
 
 # ---- linear: y = x w + b over the last axis
 
-def linear_forward(x, w, b):
-    """y[..., d] = sum_c x[..., c] w[c, d] + b[d]."""
+def check_linear(x, w, b):
+    """ValueError where the channels of x, w and b do not fit."""
     backend.of(x=x, w=w, b=b)
     if w.ndim != 2 or x.shape[-1] != w.shape[0]:
         raise wanted("linear", f"the last axis of x {x.shape}", x.shape[-1], f"c of w (c, d) = {w.shape}")
     if b.shape != w.shape[1:]:
         raise wanted("linear", "the shape of b", b.shape, f"{w.shape[1:]}, d of w {w.shape}")
+
+
+def linear_forward(x, w, b):
+    """y[..., d] = sum_c x[..., c] w[c, d] + b[d]."""
+    check_linear(x, w, b)
     y = x @ w
     y += b
     return y, (x, w)

@@ -12,11 +12,11 @@ from .. import conv2d as plain
 from ..conv import PADS, check_conv2d
 from ..op import sum_rows
 from . import winograd
+from .gemm import affine, inner, multiply
 from .routed import Routed
 from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
-SMALL = 1_000_000                  # products in a matrix product that OpenBLAS does without packing its factors first
 WINOGRAD = (32, 48)                # at least so many channels on both sides, and so many tiles of 4x4
 
 
@@ -43,15 +43,6 @@ def gather(x, images, rows, q, k, stride, before):
     out = scratch("windows", (n, t, q, k, k, c), x.dtype)
     np.copyto(out, overlapping(image, out.shape, (sn, sh * stride, sw * stride, sh, sw, sc)))
     return out.reshape(n * t * q, k * k * c)
-
-
-def multiply(u, w, out):
-    """out = u w, some rows of u at a time where that is the faster way."""
-    rows = SMALL // w.size // 64 * 64
-    if 64 <= rows < len(u) and len(u) % 64 == 0:
-        rows = max(r for r in range(64, rows + 1, 64) if len(u) % r == 0)
-        u, out = u.reshape(-1, rows, u.shape[1]), out.reshape(-1, rows, out.shape[1])
-    np.matmul(u, w, out=out)
 
 
 def blocked_forward(x, w, b, stride=1, pad="same"):
@@ -86,7 +77,7 @@ def _flipped(x, w, before, dy):
     for images, rows in blocks(n, h, wd * k * k * d):
         u = gather(dy, images, rows, wd, k, 1, before)
         multiply(u, flipped, dx[images, rows].reshape(-1, c))
-        dw += u.T @ x[images, rows].reshape(-1, c)
+        dw += inner(u, x[images, rows].reshape(-1, c))
     return dx, dw.reshape(k, k, d, c)[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
@@ -157,10 +148,33 @@ def _winograd_pays(x, w):
     return min(w.shape[2:]) >= WINOGRAD[0] and n * -(-h // 4) * -(-wd // 4) >= WINOGRAD[1]
 
 
+def pointwise_forward(x, w, b, stride=1, pad="same"):
+    """conv2d's forward for a 1x1 kernel."""
+    p, q = check_conv2d(x, w, b, stride, pad)
+    rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[3])
+    return affine(rows, w[0, 0], b).reshape(len(x), p, q, len(b)), (x, w, stride, pad)
+
+
+def pointwise_backward(saved, dy):
+    """conv2d's backward for a 1x1 kernel: pixels that a stride leaves out have no part."""
+    x, w, stride, _ = saved
+    c, d = w.shape[2:]
+    rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, c)
+    dys, dx_rows = np.ascontiguousarray(dy).reshape(-1, d), np.empty(rows.shape, x.dtype)
+    multiply(dys, np.ascontiguousarray(w[0, 0].T), dx_rows)
+    dx = dx_rows.reshape(*dy.shape[:3], c)
+    if stride > 1:
+        dx = np.zeros(x.shape, x.dtype)
+        dx[:, ::stride, ::stride] = dx_rows.reshape(*dy.shape[:3], c)
+    return dx, inner(rows, dys).reshape(w.shape), sum_rows(dys)
+
+
 def host_forward(x, w, b, stride=1, pad="same"):
     """conv2d's forward by the faster route."""
-    if w.ndim != 4 or x.ndim != 4 or w.shape[0] == 1:
+    if w.ndim != 4 or x.ndim != 4:
         return plain.forward(x, w, b, stride, pad)
+    if w.shape[0] == 1:
+        return pointwise_forward(x, w, b, stride, pad)
     return (winograd_forward if _winograd_pays(x, w) else blocked_forward)(x, w, b, stride, pad)
 
 
@@ -168,7 +182,7 @@ def host_backward(saved, dy):
     """conv2d's backward by the faster route."""
     x, w, _, _ = saved
     if w.shape[0] == 1:
-        return plain.backward(saved, dy)
+        return pointwise_backward(saved, dy)
     return (winograd_backward if _winograd_pays(x, w) else blocked_backward)(saved, dy)
 
 
