@@ -9,7 +9,8 @@ A method that is missing, or raises NotImplementedError, is "not implemented": n
 bare value, a dict with any of the expected fields, or lists; of tensors too, which are detached and brought to the
 host. Optional attributes: name, version; prediction, the kind that its networks predict ("eps"); dtypes, those it works
 in (("float32", "float64")); configurations(), the trajectories that are legal for it, as dicts of sampler, schedule, T,
-rule, final and options; subject(operation, inputs), the name of the class or function that answers.
+rule (the grid's; a solver's is solver_rule), final and options; subject(operation, inputs), the name of the class or
+function that answers.
 """
 import importlib
 import importlib.util
