@@ -51,10 +51,14 @@ class Device:
     def product(self, a, b, out):
         """out = a b by cuBLAS, on the current stream."""
         if self.blas is None:
-            major = self.cupy.cuda.runtime.runtimeGetVersion() // 1000
             self.cupy.cuda.device.get_cublas_handle()                # loads the library, wherever it is installed
-            self.blas = Blas(f"libcublas.so.{major}" if os.name == "posix" else f"cublas64_{major}.dll",
-                             self.cupy.cuda.alloc)
+            major = self.cupy.cuda.runtime.runtimeGetVersion() // 1000
+            library = f"libcublas.so.{major}" if os.name == "posix" else f"cublas64_{major}.dll"
+            try:
+                self.blas = Blas(library, self.cupy.cuda.alloc)
+            except OSError as error:
+                raise BackendError(f"backend 'cupy': {library} cannot be loaded ({error}); install the cuBLAS of CUDA "
+                                   f"{major} (pip install nvidia-cublas)") from error
         self.blas.product(a, b, out, self.cupy.cuda.get_current_stream().ptr, self.matmul == "tf32",
                           lambda array: array.data.ptr)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import backend
+from .ops.fast.device import adamw_step
 
 
 def _same_kind(where, **arrays):
@@ -79,6 +80,10 @@ class AdamW:
         """One update of theta and of the state, in place. lr is this step's rate lr_t; None: self.lr."""
         xp = _same_kind("AdamW.update", theta=theta, grad=grad, m=state.m, v=state.v)
         lr = self.lr if lr is None else float(lr)
+        if backend.kernels(theta):
+            adamw_step(self, state.step, theta, state.m, state.v, grad, lr)
+            state.step += 1
+            return
         state.step += 1
         m, v, t = state.m, state.v, state.step
 

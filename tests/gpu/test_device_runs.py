@@ -1,12 +1,15 @@
 """A training step and sampling on a device: the host's numbers, and nothing left behind on the host.
 
-Every test runs on the stand-in device, everywhere, and on CuPy where there is a GPU.
+Every test runs on the stand-in device, everywhere, without kernels and (where there is a C++ compiler) with them, and
+on CuPy where there is a GPU.
 """
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import standin
+from devices import Device
+from emulator import COMPILER
 
 from refdiff import backend
 from refdiff.checkpoint import load_checkpoint
@@ -34,12 +37,19 @@ DENOISERS = {"EDM, DDPM's U-Net": (DDPM, DenoiserConfig(prediction="F", process=
              "eps, ADM's U-Net": (ADM, DenoiserConfig(prediction="eps", process="linear", T=50))}
 
 
-@pytest.fixture(params=["stand-in", pytest.param("cupy", marks=pytest.mark.gpu)])
+WITH_KERNELS = pytest.param("stand-in with kernels",
+                            marks=pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here"))
+ON_A_GPU = pytest.param("cupy", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=["stand-in", WITH_KERNELS, ON_A_GPU])
 def device(request, monkeypatch):
     """Chooses the device's backend when called; gives the type of its arrays."""
     def choose():
         if request.param == "cupy":
             return backend.use("cupy").ndarray
+        if request.param == "stand-in with kernels":
+            monkeypatch.setitem(backend._DEVICES, standin.xp, Device())
         monkeypatch.setattr(backend, "_chosen", standin.xp)
         return standin.StandIn
     return choose
@@ -119,6 +129,7 @@ def test_samples_made_on_the_device_are_the_hosts(device, name):
         np.testing.assert_allclose(there[key], value, rtol=0, atol=1e-10 * np.abs(value).max(), err_msg=key)
 
 
+@pytest.mark.parametrize("device", ["stand-in", ON_A_GPU], indirect=True)       # every kernel runs in the tests above
 def test_the_whole_path_runs_on_the_device(device, tmp_path):
     """Train, distil, sample, compare with real images: the host's figures, and every file whole."""
     network = replace(DDPM, dropout=0.1)
