@@ -3,11 +3,11 @@
     y = SiLU(z),  z = (gamma xhat + beta)(1 + scale) + shift,  xhat = (x + e - mu)/s,  s = sqrt(var + eps)
 
 mu and var are those of x + e over all pixels of a group of channels, per image. e, scale and shift are per image and
-channel: time enters by e in the DDPM's form, by scale and shift in ADM's; those that are not used are zero. With
-dz = y' dy and g = gamma (1 + scale) dz, dx is GroupNorm's. Beside x, one array of its size is kept: y'.
+channel: time enters by e in the DDPM's form, by scale and shift in ADM's; those that are not used are zero. SiLU is
+z/(1 + e^-z) = v (1 + tanh v) with v = z/2, and v is what is computed here. With dv = (dy/dv) dy and
+g = gamma (1 + scale)/2 dv, dx is GroupNorm's. Beside x, one array of its size is kept: dy/dv.
 """
 from .. import backend
-from .elementwise import sigmoid
 from .norm import pixel_mean
 from .op import Op, check_image, sum_pixels, wanted
 
@@ -27,48 +27,51 @@ def check_norm_silu(x, e, gamma, beta, scale, shift, groups):
 
 
 def norm_silu_forward(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
-    """y = SiLU((gamma xhat + beta)(1 + scale) + shift), xhat = (x + e - mu)/sqrt(var + eps) [GN eq. 1]."""
+    """y = v (1 + tanh v), 2 v = (gamma xhat + beta)(1 + scale) + shift, xhat = (x + e - mu)/sqrt(var + eps) [GN eq. 1].
+
+    x (n,h,w,c), gamma and beta (c,), the others (n,c). dy/dv = t + y (2 - t), t = 1 + tanh v.
+    """
     check_norm_silu(x, e, gamma, beta, scale, shift, groups)
     xp = backend.of(x=x)
     n, h, w, c = x.shape
-    x, e, gain = x.reshape(n, h * w, c), e[:, None], 1 + scale[:, None]         # (n, hw, c), (n, 1, c)
+    x, e, gain = x.reshape(n, h * w, c), e[:, None], 0.5 + 0.5 * scale[:, None]  # (n, hw, c), (n, 1, c)
     centre = pixel_mean(x + e, groups) - e                                      # x + e - mu = x - centre
     u = x - centre
     rs = 1 / xp.sqrt(pixel_mean(u * u, groups) + eps)                           # 1/s, (n, 1, c)
-    z = (u * rs * gamma + beta) * gain + shift[:, None]
-    sigma = sigmoid(z)
-    y = z * sigma
-    slope = sigma + y * (1 - sigma)                                             # y' = sigma (1 + z (1 - sigma))
+    v = (u * rs * gamma + beta) * gain + 0.5 * shift[:, None]
+    t = 1 + xp.tanh(v)
+    y = v * t
+    slope = t + y * (2 - t)                                                     # dy/dv
     return y.reshape(n, h, w, c), (x, centre, rs, gamma, beta, gain, slope, groups)
 
 
 def norm_silu_backward(saved, dy):
-    """With dz = y' dy and g = gamma (1 + scale) dz: dx = (g - mean g - xhat mean(g xhat))/s, de = sum_hw dx."""
+    """With dv = slope dy and g = gamma gain dv: dx = (g - mean g - xhat mean(g xhat))/s, de = sum_hw dx."""
     x, centre, rs, gamma, beta, gain, slope, groups = saved
     xhat = (x - centre) * rs
-    dz = slope * dy.reshape(x.shape)
-    g = gamma * gain * dz
+    dv = slope * dy.reshape(x.shape)
+    g = gamma * gain * dv
     dx = (rs * (g - pixel_mean(g, groups) - xhat * pixel_mean(g * xhat, groups))).reshape(dy.shape)
-    affine = affine_backward(gamma, beta, gain, sum_pixels((dz * xhat).reshape(dy.shape)),
-                             sum_pixels(dz.reshape(dy.shape)))
+    affine = affine_backward(gamma, beta, gain, sum_pixels((dv * xhat).reshape(dy.shape)),
+                             sum_pixels(dv.reshape(dy.shape)))
     return dx, sum_pixels(dx), *affine
 
 
-def affine_backward(gamma, beta, gain, dz_xhat, dz):
-    """dgamma, dbeta, dscale, dshift of z = (gamma xhat + beta) gain + shift, of sum_hw dz xhat and sum_hw dz (n,c)."""
+def affine_backward(gamma, beta, gain, dv_xhat, dv):
+    """dgamma, dbeta, dscale, dshift from the sums of dv xhat and of dv over the pixels, (n,c)."""
     gain = gain[:, 0]
-    return (dz_xhat * gain).sum(0), (dz * gain).sum(0), dz_xhat * gamma + dz * beta, dz
+    return (dv_xhat * gain).sum(0), (dv * gain).sum(0), 0.5 * (dv_xhat * gamma + dv * beta), 0.5 * dv
 
 
 def norm_silu_jvp(saved, xdot, edot, gammadot, betadot, scaledot, shiftdot):
-    """ydot = y' ((gamma xhat + beta)dot gain + (gamma xhat + beta) scaledot + shiftdot), xhatdot as GroupNorm's."""
+    """ydot = slope vdot, vdot = (gamma xhat + beta)dot gain + ((gamma xhat + beta) scaledot + shiftdot)/2."""
     x, centre, rs, gamma, beta, gain, slope, groups = saved
     xhat = (x - centre) * rs
     u = xdot.reshape(x.shape) + edot[:, None]
     xhatdot = rs * (u - pixel_mean(u, groups) - xhat * pixel_mean(u * xhat, groups))
-    zdot = ((gamma * xhatdot + gammadot * xhat + betadot) * gain + (gamma * xhat + beta) * scaledot[:, None]
-            + shiftdot[:, None])
-    return (slope * zdot).reshape(xdot.shape)
+    vdot = ((gamma * xhatdot + gammadot * xhat + betadot) * gain
+            + 0.5 * ((gamma * xhat + beta) * scaledot[:, None] + shiftdot[:, None]))
+    return (slope * vdot).reshape(xdot.shape)
 
 
 norm_silu = Op("norm_silu", norm_silu_forward, norm_silu_backward, norm_silu_jvp,

@@ -1,0 +1,108 @@
+"""The route of GroupNorm + SiLU where the laws' small shapes do not reach: several blocks, and float32."""
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from mutate_source import run, source_mutants
+
+from refdiff.ops import norm_silu as plain
+from refdiff.ops.fast import norm, norm_silu
+
+SHAPES = [(7, 4, 5, 12, 4), (3, 9, 3, 8, 8), (2, 8, 8, 6, 1), (1, 1, 7, 4, 2)]                # n, h, w, c, groups
+CUTS = {"one image": (1, 1 << 20, 16), "rows of one": (1, 40, 16), "two images": (300, 1 << 20, 16),
+        "all": (1 << 20, 1 << 20, 16), "wide": (1 << 20,) * 3, "narrow": (1, 10, 1)}        # BLOCK, CHUNK, WIDE
+
+
+def arrays(shape, dtype=np.float64, mean=0.5, seed=0):
+    """The inputs of norm_silu, a cotangent, and groups."""
+    n, h, w, c, groups = shape
+    rng = np.random.default_rng([seed, *shape])
+    x, dy = rng.standard_normal((2, n, h, w, c))
+    e, scale, shift = rng.standard_normal((3, n, c))
+    gamma, beta = rng.standard_normal((2, c))
+    return [a.astype(dtype) for a in (x + mean, e, gamma, beta, scale, shift)], dy.astype(dtype), groups
+
+
+def passes(op, inputs, dy, groups):
+    """y and every cotangent, by name."""
+    y, saved = op[0](*inputs, groups=groups)
+    return dict(zip(("y", "dx", "de", "dgamma", "dbeta", "dscale", "dshift"), (y, *op[1](saved, dy))))
+
+
+PLAIN, HOST = (plain.forward, plain.backward), plain.routes["host"]
+
+
+def worst(got, want):
+    """The largest error, each relative to 1 + the largest entry of its array (de = 0 for one channel a group)."""
+    return max(float(np.abs(got[k] - want[k]).max() / (1 + np.abs(want[k]).max())) for k in want)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    def chosen(name):
+        for constant, value in zip(("BLOCK", "CHUNK", "WIDE"), CUTS[name]):
+            monkeypatch.setattr(norm, constant, value)
+        norm._tiles.cache_clear()
+    yield chosen
+    norm._tiles.cache_clear()
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_any_cut_into_blocks_gives_the_plain_numbers(name, cut):
+    cut(name)
+    for shape in SHAPES:
+        assert worst(passes(HOST, *arrays(shape)), passes(PLAIN, *arrays(shape))) < 1e-13, shape
+
+
+def test_what_either_forward_saves_serves_either_backward():
+    inputs, dy, groups = arrays((5, 8, 8, 16, 4))
+    for one in (PLAIN, HOST):
+        for other in (PLAIN, HOST):
+            assert worst(passes((one[0], other[1]), inputs, dy, groups), passes(PLAIN, inputs, dy, groups)) < 1e-13
+
+
+@pytest.mark.parametrize("mean, allowed", [(0.5, 3e-6), (30, 1e-4), (1000, 3e-3)])
+def test_float32_loses_what_the_mean_costs_and_no_more_than_the_plain_one(mean, allowed):
+    """A mean of m standard deviations costs x itself m roundings of 6e-8, of which sums over a row collect a few."""
+    for shape in [(3, 32, 32, 64, 32), (40, 8, 8, 16, 8), (2, 16, 16, 128, 32)]:
+        inputs, dy, groups = arrays(shape, np.float32, mean)
+        want = passes(PLAIN, [a.astype(np.float64) for a in inputs], dy.astype(np.float64), groups)
+        got, same = passes(HOST, inputs, dy, groups), passes(PLAIN, inputs, dy, groups)
+        assert all(a.dtype == np.float32 for a in got.values())
+        assert worst(got, want) < allowed and worst(got, want) < 4 * worst(same, want) + 1e-6
+
+
+def test_threads_do_not_share_their_scratch():
+    cases = [arrays((8, 8, 8, 16, 8), np.float32, seed=i) for i in range(8)]
+    alone = [passes(HOST, *case) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(lambda case: passes(HOST, *case), cases * 8), alone * 8):
+            assert worst(got, want) == 0
+
+
+def test_huge_inputs_are_finite_and_raise_no_warning():
+    inputs, dy, groups = arrays((2, 4, 4, 8, 2), np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        for a in (inputs[2], inputs[5]):
+            a *= 1e6
+        assert all(np.isfinite(a).all() for a in passes((norm_silu.forward, norm_silu.backward), inputs, dy,
+                                                        groups).values())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_operator_sign_or_number_of_the_route_can_change_unseen():
+    cases = [arrays(shape) for shape in SHAPES[:2]]
+    wanted = [passes(PLAIN, *case) for case in cases]
+    alive = []
+    for function, change, tree in source_mutants(norm):
+        if function in ("", "_tiles", "_ones") or change.startswith("range("):     # where blocks end changes no result
+            continue
+        try:
+            names, _ = run(tree, norm)
+            names["BLOCK"], names["CHUNK"], names["WIDE"] = 300, 1 << 20, 16
+            for case, want in zip(cases, wanted):
+                assert worst(passes((names["norm_silu_forward"], names["norm_silu_backward"]), *case), want) < 1e-13
+        except Exception:
+            continue
+        alive.append((function, change))
+    assert not alive, "\n".join(map(str, alive))
