@@ -196,6 +196,11 @@ def product(a, b):
     return out
 
 
+def graphs():
+    """Whether networks are to run as graphs: REFDIFF_GRAPHS=1, where new arrays are made on a device."""
+    return os.environ.get("REFDIFF_GRAPHS") == "1" and xp() in _DEVICES
+
+
 def capturing(x):
     """Whether what is done to x now is recorded into a graph: nothing may be read back to the host then."""
     return kernels(x) and _DEVICES[of(x=x)].capturing()
@@ -203,7 +208,10 @@ def capturing(x):
 
 def record(function, arrays):
     """`function` of device arrays as one launch, a Record of these arrays' shapes (cuda/graph.py says which may be)."""
-    return Record(of(**{f"array {i}": a for i, a in enumerate(arrays)}), function, arrays)
+    xp = of(**{f"array {i}": a for i, a in enumerate(arrays)})
+    if xp not in _DEVICES or not hasattr(xp, "cuda"):
+        raise BackendError(f"record: the arrays are on {xp.__name__}, which has no graphs; call the function itself")
+    return Record(xp, function, arrays)
 
 
 def concatenate(parts):

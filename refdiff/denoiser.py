@@ -14,6 +14,7 @@ import numpy as np
 from . import backend
 from .config import check, from_dict, setting
 from .models import NETWORKS
+from .models.recorded import recorded
 from .parallel import slices
 from .process.level import Level, expand, ve
 from .process.parameterization import LABELS, PRECONDITIONINGS, Prediction
@@ -70,7 +71,7 @@ class Denoiser:
     """A network under a DenoiserConfig. Like the network it holds no values: theta is an argument."""
 
     def __init__(self, network, config):
-        self.network, self.config = network, config
+        self.network, self.config = recorded(network), config
         self.schedule = None if config.process in CONTINUOUS else SCHEDULES[config.process](config.T)
 
     def draw_levels(self, key, n):

@@ -1,15 +1,15 @@
-// GroupNorm of channels-last images x[n,hw,c], alone and with time and SiLU (ops/norm_silu.py): one kernel forward, one back.
+// GroupNorm of channels-last images x[n,hw,c], alone and with time and SiLU (ops/norm_silu.py): one kernel each way.
 //
 // A block owns one image and `width` neighbouring channels, whole groups of `group` channels each, so that it needs
 // no other block. Its threads stand in rows of `lanes` = min(width, 32): a row reads neighbouring channels of one
 // pixel, the rows take the pixels in turn. Where a group is wider than a row (then width = group), the lanes go over
 // it in strips. A sum goes down the rows first, which gives one number per channel, and then along the lanes.
 //
-//     forward     xhat = (x + e - mean)/sqrt(var + eps),  z = (gamma xhat + beta) gain + shift,  y = z  or  z sigma(z)
-//     backward    g = gamma gain dz,  dx = (g - mean g - xhat mean(g xhat))/sqrt(var + eps)
+//     forward     xhat = (x + e - mean)/sqrt(var + eps),  v = (gamma xhat + beta) gain + shift/2,  y = v (1 + tanh v)
+//     backward    dv = slope dy,  g = gamma gain dv,  dx = (g - mean g - xhat mean(g xhat))/sqrt(var + eps)
 //
-// Alone, e = 0, gain = 1, shift = 0, and xhat is kept. With SiLU, e, gain and shift are [n,c], and y' is kept beside x
-// as well, so that xhat is (x - centre) rs again, centre = mean - e.
+// With SiLU, e, gain = (1 + scale)/2 and shift are [n,c], and slope = dy/dv is kept beside x, so that xhat is
+// (x - centre) rs again, centre = mean - e. Alone, e = shift = 0, gain = 1, y = v, and xhat is kept.
 
 struct Place {
     int lanes, lane, row, rows;     // the thread's channels are lane, lane + lanes, ..; its pixels row, row + rows, ..
@@ -79,7 +79,7 @@ __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamm
     REAL r = REAL(1) / sqrt(sum_along(sum_down(square, at), at) / m + eps);
     for (int k = at.lane; k < width; k += at.lanes) {
         REAL a = gamma[at.channel + k], b = beta[at.channel + k];
-        if (SILU) a *= gain[edge + k], b = b * gain[edge + k] + shift[edge + k];
+        if (SILU) a *= gain[edge + k], b = b * gain[edge + k] + REAL(0.5) * shift[edge + k];
         REAL middle = SILU ? mean - time[edge + k] : mean;
         if (at.row == 0) {
             rs[edge + k] = r;
@@ -87,20 +87,20 @@ __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamm
         }
         for (int i = at.row; i < hw; i += at.rows) {
             long long e = start + (long long)i * c + k;
-            REAL normal = (x[e] - middle) * r, z = a * normal + b;
+            REAL normal = (x[e] - middle) * r, v = a * normal + b;
             if (SILU) {
-                REAL s = sigmoid(z), value = z * s;
+                REAL t = REAL(2) * sigmoid(REAL(2) * v), value = v * t;         // t = 1 + tanh v
                 y[e] = value;
-                kept[e] = s + value * (REAL(1) - s);
+                kept[e] = t + value * (REAL(2) - t);
             } else {
-                y[e] = z;
+                y[e] = v;
                 kept[e] = normal;
             }
         }
     }
 }
 
-// kept is xhat, or with SiLU x; slope is y'. dgamma and dbeta come per image, (n, c): whoever calls sums them.
+// kept is xhat, or with SiLU x; slope is dy/dv. dgamma and dbeta come per image, (n, c): whoever calls sums them.
 template <bool SILU>
 __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* centre, const REAL* rs, const REAL* gamma,
                                 const REAL* beta, const REAL* gain, const REAL* slope, REAL* dx, REAL* de, REAL* dgamma,
@@ -116,9 +116,9 @@ __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* ce
             REAL middle = SILU ? centre[edge + k] : REAL(0), r = SILU ? rs[edge + k] : REAL(1);
             for (int i = at.row; i < hw; i += at.rows) {
                 long long e = start + (long long)i * c + k;
-                REAL dz = SILU ? slope[e] * dy[e] : dy[e];
-                sum += dz;
-                dot += dz * ((kept[e] - middle) * r);
+                REAL dv = SILU ? slope[e] * dy[e] : dy[e];
+                sum += dv;
+                dot += dv * ((kept[e] - middle) * r);
             }
         }
         sum = sum_down(sum, at);
@@ -126,8 +126,8 @@ __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* ce
         if (at.row == 0 && k < width) {
             REAL a = gamma[at.channel + k], by = SILU ? gain[edge + k] : REAL(1);
             if (SILU) {
-                dshift[edge + k] = sum;
-                dscale[edge + k] = dot * a + sum * beta[at.channel + k];
+                dshift[edge + k] = REAL(0.5) * sum;
+                dscale[edge + k] = REAL(0.5) * (dot * a + sum * beta[at.channel + k]);
             }
             dbeta[edge + k] = sum * by;
             dgamma[edge + k] = dot * by;
@@ -168,7 +168,8 @@ extern "C" __global__ void group_norm_forward(
 extern "C" __global__ void norm_silu_forward(
     const REAL* __restrict__ x, const REAL* __restrict__ e, const REAL* __restrict__ gamma,
     const REAL* __restrict__ beta, const REAL* __restrict__ gain, const REAL* __restrict__ shift, REAL* __restrict__ y,
-    REAL* __restrict__ slope, REAL* __restrict__ centre, REAL* __restrict__ rs, int hw, int c, int group, int width, REAL eps)
+    REAL* __restrict__ slope, REAL* __restrict__ centre, REAL* __restrict__ rs, int hw, int c, int group, int width,
+    REAL eps)
 {
     forward<true>(x, e, gamma, beta, gain, shift, y, slope, centre, rs, hw, c, group, width, eps);
 }

@@ -1,5 +1,6 @@
 // Sums down the rows of x[b,rows,c], and of x y: out[b,part,c] from rows rows part/parts .. rows (part+1)/parts - 1.
-// A second launch sums the parts. Blocks of 32 lanes, neighbouring columns, by blockDim/32 rows; grid: b parts ceil(c/32).
+// A second launch sums the parts. Blocks of 32 lanes, neighbouring columns, by blockDim/32 rows; b parts ceil(c/32) of
+// them.
 // The order of every sum is fixed by the sizes: the same bits on every run.
 
 template <bool DOT>

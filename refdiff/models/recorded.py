@@ -1,14 +1,21 @@
 """A network whose forward and backward are one launch each on a device: CUDA graphs for fixed shapes.
 
-    denoiser = Denoiser(Recorded(UNet(config)), denoiser_config)         # everything else as it was
+    REFDIFF_GRAPHS=1                             # every Denoiser made from now on runs its network so, on a device
+    denoiser = Denoiser(Recorded(UNet(config)), denoiser_config)         # or this one; everything else as it was
 
 The hundreds of small launches of a step are recorded once per shape (backend.record) and replayed; levels, weights and
 the loss stay outside, on the host. Off unless asked for, and only for a device. Two things differ from the network:
 `saved` is where the record keeps it, so that a backward must follow its own forward before another of the same shape
-(GraphError otherwise), and labels are checked when a shape is first met, so that later ones must be in range.
+(GraphError otherwise), and labels are checked when a shape is first met, so that later ones must be in range. There is
+no jvp of a record: likelihoods take the network itself.
 """
 from .. import backend
 from ..cuda.graph import GraphError
+
+
+def recorded(network):
+    """The network, or a Recorded one where graphs were asked for (backend.graphs)."""
+    return Recorded(network) if backend.graphs() and not isinstance(network, Recorded) else network
 
 
 class Recorded:

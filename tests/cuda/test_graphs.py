@@ -133,6 +133,22 @@ def test_training_by_records_gives_the_networks_losses_and_gradients(recording):
         np.testing.assert_array_equal(grad, want_grad)
 
 
+def test_graphs_are_off_unless_asked_for_and_only_for_a_device(monkeypatch):
+    config = DenoiserConfig(prediction="F", process="edm")
+    assert type(Denoiser(UNet(CONFIG), config).network) is UNet
+    monkeypatch.setenv("REFDIFF_GRAPHS", "1")
+    assert type(Denoiser(UNet(CONFIG), config).network) is UNet                 # on the host
+    monkeypatch.setitem(backend._DEVICES, np, object())
+    made = Denoiser(UNet(CONFIG), config)
+    assert type(made.network) is Recorded and type(Denoiser(made.network, config).network.network) is UNet
+    assert made.network.config == CONFIG
+
+
+def test_there_is_nothing_to_record_on_the_host():
+    with pytest.raises(backend.BackendError, match="record: the arrays are on numpy, which has no graphs"):
+        backend.record(lambda x: x, (np.ones(3),))
+
+
 def test_a_backward_whose_forward_was_written_over_is_refused(recording):
     network = Recorded(UNet(CONFIG))
     theta = network.layout.init(Key(0), np.float64)

@@ -13,5 +13,5 @@ from .norm import norm_silu  # noqa: F401
 from .routed import Routed, use  # noqa: F401
 
 # Faster on a device alone.
-attention, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid = (
-    Routed(op) for op in (attention, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid))
+attention, avg_pool, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid, upsample = map(Routed, (
+    attention, avg_pool, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid, upsample))

@@ -8,6 +8,7 @@ import math
 from ... import backend
 from ...cuda import THREADS
 from .. import attention as plain_attention
+from .. import avg_pool as plain_avg_pool
 from .. import concat as plain_concat
 from .. import embedding as plain_embedding
 from .. import group_norm as plain_group_norm
@@ -15,6 +16,7 @@ from .. import linear as plain_linear
 from .. import scale_shift as plain_scale_shift
 from .. import shift as plain_shift
 from .. import sinusoid as plain_sinusoid
+from .. import upsample as plain_upsample
 from ..attention import heads_first
 from ..conv import PADS, check_conv2d
 from ..norm_silu import check_norm_silu
@@ -198,7 +200,7 @@ def norm_silu_forward(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
     """y = SiLU((gamma xhat + beta)(1 + scale) + shift), and its slope, in one launch."""
     check_norm_silu(x, e, gamma, beta, scale, shift, groups)
     n, h, w, c = x.shape
-    x, e, gamma, beta, gain, shift = (whole(a) for a in (x, e, gamma, beta, 1 + scale, shift))
+    x, e, gamma, beta, gain, shift = (whole(a) for a in (x, e, gamma, beta, 0.5 + 0.5 * scale, shift))
     group, width, blocks, threads = norm_grid(n, c, groups)
     y, slope, centre, rs = like(x), like(x, (n, h * w, c)), like(x, (n, 1, c)), like(x, (n, 1, c))
     backend.launch("norm", "norm_silu_forward", blocks, threads, x, e, gamma, beta, gain, shift, y, slope, centre, rs,
@@ -308,6 +310,20 @@ def scale_shift_backward(saved, dy):
     return dy * gain, sum_pixels(dy, x), sum_pixels(dy)
 
 
+# ---- resampling
+
+def avg_pool_forward(x):
+    """y = mean of every 2x2 block in one launch."""
+    if x.ndim != 4 or x.shape[1] % 2 or x.shape[2] % 2:
+        return plain_avg_pool.forward(x)
+    return block_sum(x, 0.25), None
+
+
+def upsample_backward(saved, dy):
+    """dx = the sum of every 2x2 block of dy in one launch."""
+    return block_sum(dy)
+
+
 # ---- joining, looking up, waves: the plain maps without what a graph cannot hold
 
 def concat_forward(a, b):
@@ -351,5 +367,7 @@ DEVICE = {"conv2d": (conv2d_forward, conv2d_backward), "linear": (linear_forward
           "norm_silu": (norm_silu_forward, norm_silu_backward), "silu": (silu_forward, silu_backward),
           "softmax": (softmax_forward, softmax_backward), "attention": (attention_forward, attention_backward),
           "shift": (shift_forward, shift_backward), "scale_shift": (scale_shift_forward, scale_shift_backward),
+          "avg_pool": (avg_pool_forward, plain_avg_pool.backward),
+          "upsample": (plain_upsample.forward, upsample_backward),
           "concat": (concat_forward, plain_concat.backward), "embedding": (embedding_forward, embedding_backward),
           "sinusoid": (sinusoid_forward, plain_sinusoid.backward)}
