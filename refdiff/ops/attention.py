@@ -39,15 +39,20 @@ def heads_first(x):
     return x.transpose(0, 2, 1, 3)
 
 
+def check_attention(q, k, v):
+    """Refuse what is no queries, keys and values."""
+    backend.of(q=q, k=k, v=v)
+    if q.ndim != 4 or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3] or k.shape[:3] != v.shape[:3]:
+        raise wanted("attention", "q, k, v", f"{q.shape}, {k.shape}, {v.shape}",
+                     "(n, t, heads, d), (n, m, heads, d), (n, m, heads, e)")
+
+
 def attention_forward(q, k, v):
     """o = softmax(q k^T/sqrt d) v per image and head [ATTN eq. 1].
 
     q (n,t,a,d), k (n,m,a,d), v (n,m,a,e) with a heads; returns o (n,t,a,e).
     """
-    backend.of(q=q, k=k, v=v)
-    if q.ndim != 4 or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3] or k.shape[:3] != v.shape[:3]:
-        raise wanted("attention", "q, k, v", f"{q.shape}, {k.shape}, {v.shape}",
-                     "(n, t, heads, d), (n, m, heads, d), (n, m, heads, e)")
+    check_attention(q, k, v)
     q, k, v = heads_first(q), heads_first(k), heads_first(v)
     scale = 1 / math.sqrt(q.shape[-1])
     p, _ = softmax_forward((q @ k.swapaxes(2, 3)) * scale)        # (n, a, t, m)
