@@ -43,10 +43,11 @@ class Device:
         self.matmul = "float32"
         self._module = lru_cache(None)(lambda name, dtype: cupy.RawModule(
             code=cuda.source(name, dtype), options=("--std=c++17",)))
+        self._function = lru_cache(None)(lambda name, kernel, dtype: self._module(name, dtype).get_function(kernel))
 
     def launch(self, name, kernel, dtype, blocks, threads, arguments):
         """Run `blocks` blocks of `threads` threads of a kernel of refdiff/cuda/<name>.cu, compiled at its first use."""
-        self._module(name, dtype).get_function(kernel)((blocks,), (threads,), tuple(arguments))
+        self._function(name, kernel, dtype)((blocks,), (threads,), tuple(arguments))
 
     def product(self, a, b, out):
         """out = a b by cuBLAS, on the current stream."""
@@ -189,7 +190,7 @@ def launch(name, kernel, blocks, threads, *arguments):
 def product(a, b):
     """a b for matrices a[..., m, k], b[..., k, n]; on a device transposed ones are read as they lie."""
     xp = of(a=a, b=b)
-    if xp not in _DEVICES:
+    if xp not in _DEVICES or a.dtype != b.dtype or a.dtype not in cuda.REAL:
         return a @ b
     out = xp.empty(a.shape[:-1] + b.shape[-1:], a.dtype)
     _DEVICES[xp].product(a, b, out)

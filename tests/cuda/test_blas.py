@@ -1,12 +1,13 @@
 """cuda/blas.py asks cuBLAS for the right product: a library made from cuBLAS's manual answers (devices.Cublas)."""
 import itertools
+import types
 
 import numpy as np
 import pytest
 import standin
 from devices import Cublas, blas, device
 
-from refdiff import backend
+from refdiff import backend, cuda
 from refdiff.cuda.blas import BlasError, lies
 
 
@@ -94,6 +95,9 @@ def test_a_product_on_the_host_is_the_arrays_own():
     with device() as there:
         got = backend.product(standin.xp.asarray(a), standin.xp.asarray(b))
         assert there.launched == ["product"]
+        for other in (np.float32, complex):                                       # of two types: the module's own
+            mixed = backend.product(standin.xp.asarray(a), standin.xp.asarray(b, other))
+            assert mixed.dtype == np.result_type(a, other) and there.launched == ["product"]
     np.testing.assert_array_equal(got.get(), a @ b)
 
 
@@ -110,3 +114,33 @@ def test_tf32_is_refused_on_the_host_and_by_another_name(monkeypatch):
         assert there.matmul == "tf32"
         backend.use("cupy", matmul="float32")
         assert there.matmul == "float32"
+
+
+# ---- the real device's half, against a made module
+
+def test_a_kernel_is_compiled_once_and_launched_with_numbers_of_its_own_types():
+    made, launched = [], []
+
+    class RawModule:
+        def __init__(self, code, options):
+            made.append((code, options))
+
+        def get_function(self, kernel):
+            return lambda grid, block, arguments: launched.append((kernel, grid, block, arguments))
+    fake = types.SimpleNamespace(RawModule=RawModule)
+    there, x = backend.Device(fake), np.ones((4, 4), np.float32)
+    for _ in range(2):
+        parameters = cuda.kernels(cuda.source("softmax", np.float32))["softmax_forward"]
+        there.launch("softmax", "softmax_forward", x.dtype, 1, 256,
+                     cuda.arguments("softmax_forward", parameters, x.dtype, (x, x, 4, 4, 1.0)))
+    assert made == [(cuda.source("softmax", np.float32), ("--std=c++17",))]
+    assert len(launched) == 2 and launched[0][:3] == ("softmax_forward", (1,), (256,))
+    assert [getattr(a, "dtype", None) for a in launched[0][3][2:]] == [np.int64, np.int32, np.float32]
+
+
+def test_a_missing_cublas_says_what_to_install():
+    runtime = types.SimpleNamespace(runtimeGetVersion=lambda: 99010)
+    fake = types.SimpleNamespace(RawModule=None, cuda=types.SimpleNamespace(
+        runtime=runtime, alloc=None, device=types.SimpleNamespace(get_cublas_handle=lambda: 1)))
+    with pytest.raises(backend.BackendError, match=r"99\S* cannot be loaded .*pip install nvidia-cublas"):
+        backend.Device(fake).product(np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2)))
