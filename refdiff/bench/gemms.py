@@ -65,19 +65,18 @@ def flops(found):
 
 def gemm_task(network, n, train, workers):
     """A Task that makes every product once per place where it occurs; rows are shared among the workers' threads."""
-    xp, key, work = backend.xp(), Key(0), []
+    key, work = Key(0), []
     for i, ((batch, m, k, d), count) in enumerate(products(network, n, train).items()):
         a, b = (backend.asarray(key.fold(i, side).normal(shape, "f4"))
                 for side, shape in enumerate(((batch, m, k), (batch, k, d))))
-        y = xp.empty((batch, m, d), a.dtype)
-        parts = [(a[rows], b[rows], y[rows]) for rows in slices(batch, workers.threads)] if batch > 1 else \
-                [(a[0, rows], b[0], y[0, rows]) for rows in slices(m, workers.threads)]
+        parts = [(a[rows], b[rows]) for rows in slices(batch, workers.threads)] if batch > 1 else \
+                [(a[0, rows], b[0]) for rows in slices(m, workers.threads)]
         work.append((parts, count))
 
     def step():
         for parts, count in work:
             for _ in range(count):
-                workers.map(lambda part: xp.matmul(part[0], part[1], out=part[2]), parts)
+                workers.map(lambda part: backend.product(*part), parts)
         synchronise()
 
     return Task(step, dict)

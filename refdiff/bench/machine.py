@@ -58,11 +58,12 @@ def about_numpy():
 
 
 def about_torch():
-    """{torch, torch_capability, torch_blas}."""
+    """{torch, torch_capability, torch_blas}, and the device where there is one."""
     import torch
     said = torch.__config__.show().splitlines()
     libraries = [line.strip(" -") for line in said if "Math Kernel Library" in line or "MKL-DNN" in line]
-    return {"torch": torch.__version__, "torch_capability": torch.backends.cpu.get_cpu_capability(),
+    device = {"device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {**device, "torch": torch.__version__, "torch_capability": torch.backends.cpu.get_cpu_capability(),
             "torch_blas": "; ".join(libraries)}
 
 

@@ -1,40 +1,42 @@
 """refdiff's side of single operations: a subject over parts of its batch, one per thread, as training does it."""
 import numpy as np
 
+from .. import backend
 from ..ops import fast
 from ..optim import AdamW, ema_update
 from ..parallel import slices
+from ..rng import Key
 from .ours import BETAS, DECAY, EMA, LR
-from .subjects import find, res_block
-from .task import Task
+from .subjects import SGEMM, find, res_block
+from .task import Task, synchronise
 
 
 class NormSilu:
-    """SiLU(GroupNorm(x)), by two operations."""
+    """SiLU(GroupNorm(x)): norm_silu without a time embedding."""
 
     @staticmethod
     def forward(x, gamma, beta, groups):
-        h, s_norm = fast.group_norm.forward(x, gamma, beta, groups=groups)
-        y, s_silu = fast.silu.forward(h)
-        return y, (s_norm, s_silu)
+        none = np.zeros((len(x), x.shape[3]), x.dtype)
+        return fast.norm_silu.forward(x, none, gamma, beta, none, none, groups=groups)
 
     @staticmethod
     def backward(saved, dy):
-        return fast.group_norm.backward(saved[0], fast.silu.backward(saved[1], dy))
+        dx, _, dgamma, dbeta, *_ = fast.norm_silu.backward(saved, dy)
+        return dx, dgamma, dbeta
 
 
 class Block:
     """A ResBlock without dropout; its weights are of one theta, and every part has a gradient of its own."""
 
     def __init__(self, subject):
-        self.block, self.theta, self.emb = res_block(subject)
+        self.block, self.theta = res_block(subject)
 
-    def forward(self, x):
-        return self.block.forward(self.theta, x, self.emb[:len(x)])
+    def forward(self, x, emb):
+        return self.block.forward(self.theta, x, emb)
 
     def backward(self, saved, dy):
         grad = self.theta.zeros_like()
-        return (self.block.backward(saved, dy, grad)[0], *(grad[name] for name in self.theta.layout.handles))
+        return (*self.block.backward(saved, dy, grad), *(grad[name] for name in self.theta.layout.handles))
 
 
 def operation(subject):
@@ -45,7 +47,7 @@ def operation(subject):
     if subject.family == "conv":
         return fast.conv2d, {"stride": sizes["stride"], "pad": "ddpm" if sizes["stride"] > 1 else "same"}
     if subject.family == "norm_silu":
-        return getattr(fast, "norm_silu", NormSilu), {"groups": sizes["groups"]}
+        return NormSilu, {"groups": sizes["groups"]}
     return getattr(fast, subject.family), {}
 
 
@@ -104,8 +106,8 @@ def update(subject):
     return Task(lambda: optimiser.update(state, theta, grad), dict)
 
 
-def sgemm(workers, n=1024):
+def sgemm(workers):
     """A square product per thread: the machine's peak, as refdiff's BLAS reaches it."""
-    a = np.random.default_rng(0).standard_normal((n, n)).astype(np.float32)
-    out = [np.empty_like(a) for _ in range(workers.threads)]
-    return Task(lambda: workers.map(lambda y: np.matmul(a, a, out=y), out), dict)
+    n = SGEMM["cpu" if backend.name() == "numpy" else "cuda"]
+    a = Key(0).normal((n, n), np.float32)
+    return Task(lambda: (workers.map(lambda _: backend.product(a, a), range(workers.threads)), synchronise()), dict)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from .. import backend
 from . import statistics
 from .machine import host
-from .measure import CannotRun, Contender, agree, peak_memory, time_all
+from .measure import AGREEMENT, CannotRun, Contender, agree, peak_memory, time_all
 from .networks import NETWORKS
+from .subjects import SGEMM, subjects
 
 EAGER = ("contiguous", "channels_last")
 PARTS = ("unet64", "ddpm-cifar10", "demo", "ops", "sweep")
@@ -41,6 +42,11 @@ class Settings:
         return "cpu" if backend.name() == "numpy" else "cuda"
 
     @property
+    def counts(self):
+        """Numbers of threads; one where a device does the work."""
+        return self.threads if self.device == "cpu" else (1,)
+
+    @property
     def precisions(self):
         return ("float32",) if self.device == "cpu" else ("float32", "tf32")
 
@@ -52,9 +58,8 @@ class Settings:
 def contender(settings, label, group, name, threads, precision="float32"):
     """The Contender of one label: "refdiff", or a layout of PyTorch."""
     side = "refdiff" if label == "refdiff" else "torch"
-    extra = {"REFDIFF_BACKEND": backend.name() if side == "refdiff" else "numpy"}
-    if precision == "tf32":
-        extra[f"{backend.NAMES[1].upper()}_TF32"] = "1"
+    extra = {"REFDIFF_BACKEND": backend.name(), "REFDIFF_MATMUL": precision} if side == "refdiff" else {
+        "REFDIFF_BACKEND": "numpy", "REFDIFF_MATMUL": "float32"}
     spec = {"side": side, "layout": label, "group": group, "name": name, "threads": threads, "precision": precision,
             "device": settings.device, "batch": batch_of(settings, name)}
     return Contender(label, spec, settings.isa, extra)
@@ -74,7 +79,7 @@ def meeting(settings, group, name, threads, precision="float32", layouts=None):
         yield [stack.enter_context(contender(settings, label, group, name, threads, precision)) for label in labels]
 
 
-def compare(contenders, kind, folder, say):
+def compare(contenders, kind, precision, folder, say):
     """(those that can do a kind, how far their answers are apart). A compiled PyTorch that fails is left out."""
     for one in list(contenders):
         if one.label == "compile":
@@ -83,7 +88,7 @@ def compare(contenders, kind, folder, say):
             except CannotRun as error:
                 say(f"torch.compile is left out: {error}")
                 contenders = [c for c in contenders if c is not one]
-    return contenders, agree(contenders, kind, folder)
+    return contenders, agree(contenders, kind, folder, AGREEMENT[precision])
 
 
 def network_rows(settings, name, threads, precision, say):
@@ -92,7 +97,7 @@ def network_rows(settings, name, threads, precision, say):
              "batch": batch_of(settings, name)}
     with meeting(settings, "network", name, threads, precision) as everyone, tempfile.TemporaryDirectory() as folder:
         for kind in ("train", "sample"):
-            those, error = compare(everyone, kind, folder, say)
+            those, error = compare(everyone, kind, precision, folder, say)
             row = statistics.row(time_all(those, kind, settings.rounds), kind=kind, disagreement=error, **where)
             if settings.device != "cpu":
                 gemms = time_all(everyone[:1], f"gemms {kind}", min(5, settings.rounds), warmup=1)["refdiff"]
@@ -119,14 +124,15 @@ def memory_row(mib, **where):
 def machine(settings, say):
     """The machine block: host, libraries, and both sides' sgemm peaks at every number of threads."""
     found = {**host(), "isa": settings.isa, "sgemm_gflops": {}}
-    for threads in settings.threads:
+    for threads in settings.counts:
         with meeting(settings, "ops", "sgemm", threads, layouts=EAGER[:1] * settings.torch) as everyone:
             for one in everyone:
                 found.update(one.ask("about"))
             seconds = time_all(everyone, "sgemm", max(5, settings.rounds))
-            found["sgemm_gflops"][str(threads)] = {             # one product in all of PyTorch, one per thread of ours
-                "refdiff" if label == "refdiff" else "torch":
-                2 * 1024 ** 3 * (threads if label == "refdiff" else 1) / min(s) / 1e9 for label, s in seconds.items()}
+            one = 2 * SGEMM[settings.device] ** 3                # a product in all of PyTorch, and per thread of ours
+            found["sgemm_gflops"][str(threads)] = {
+                side: one * (threads if side == "refdiff" else 1) / min(s) / 1e9
+                for side, s in zip(("refdiff", "torch"), seconds.values())}
     return found
 
 
@@ -135,7 +141,7 @@ def bench(settings, say=lambda line: None, save=lambda results: None):
     results = {"machine": machine(settings, say), "rows": [],
                "settings": {"only": settings.only, "threads": settings.threads, "rounds": settings.rounds,
                             "isa": settings.isa, "quick": settings.quick, "device": settings.device}}
-    for threads in settings.threads if settings.device == "cpu" else (1,):
+    for threads in settings.counts:
         peak = max(results["machine"]["sgemm_gflops"].get(str(threads), {"": None}).values())
         for part in (part for part in PARTS if part in settings.only):
             for row in part_rows(settings, part, threads, peak, say):
@@ -155,7 +161,6 @@ def part_rows(settings, part, threads, peak, say):
 
 def subject_rows(settings, part, threads, peak, say):
     """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them."""
-    from .subjects import subjects
     where = {"threads": threads, "device": settings.device, "precision": "float32"}
     layouts = EAGER if settings.torch else ()
     with meeting(settings, "ops", part, threads, layouts=layouts) as everyone, \

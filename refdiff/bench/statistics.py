@@ -1,8 +1,6 @@
 """From seconds to rows: medians, spreads, ratios, agreement. Pure functions of numbers."""
 import numpy as np
 
-AGREEMENT = 1e-4                # largest difference between contenders' gradients, as `disagreement` measures it
-
 
 def median(seconds):
     return float(np.median(seconds))

@@ -69,7 +69,8 @@ SHAPES = {
     "concat": lambda n, size, c, d: {"a": (n, size, size, c), "b": (n, size, size, d), "dy": (n, size, size, c + d)},
     "adamw": lambda size: {"theta": (size,), "grad": (size,)},
     "ema": lambda size: {"theta": (size,), "grad": (size,)},
-    "res_block": lambda n, size, c, groups: {"x": (n, size, size, c), "dy": (n, size, size, c)},
+    "res_block": lambda n, size, c, groups: {"x": (n, size, size, c), "emb": (n, 4 * c),
+                                             "dy": (n, size, size, c)},
 }
 SHARED = {"conv": ("w", "b"), "linear": ("w", "b"), "norm_silu": ("gamma", "beta")}
 FLOPS = {
@@ -111,6 +112,8 @@ DEMO = [*_convs("demo", 128, (8, 1, 16, 3, 1), (8, 16, 16, 3, 1), (4, 32, 32, 3,
 QUICK = ("conv 3x3 64->64, 32x32", "conv 3x3 128->128, 16x16", "norm+silu 64, 32x32", "attention 256 tokens, 128",
          "AdamW, 4.4M", "conv 3x3 16->16, 8x8")
 
+SGEMM = {"cpu": 1024, "cuda": 8192}             # rows of the square product that tells the machine's peak
+
 CHANNELS, SIZES = (16, 32, 64, 128, 256), (8, 16, 32, 64)
 
 
@@ -137,9 +140,8 @@ def find(kind):
 
 
 def res_block(subject):
-    """(block, theta, emb) of a family "res_block": c -> c, told an emb of 4 c, without dropout."""
-    c, groups, n = (subject.sizes[name] for name in ("c", "groups", "n"))
-    layout, key = Layout(), Key(0).fold("res_block")
+    """(block, theta) of a family "res_block": c -> c, told an emb of 4 c, without dropout."""
+    c, groups, layout = subject.sizes["c"], subject.sizes["groups"], Layout()
     block = ResBlock.make(layout, "res", c, c, 4 * c, subject.sizes["size"],
                           UNetConfig(channels=c, groups=groups, attention=(), zero_init=False))
-    return block, layout.init(key), key.fold("emb").normal((n, 4 * c), np.float32)
+    return block, layout.init(Key(0).fold("res_block"))

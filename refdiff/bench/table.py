@@ -45,9 +45,10 @@ def machine_lines(machine):
     peaks = [f"{threads} thread{'s' * (threads != '1')}: " + ", ".join(f"{side} {value:.0f}" for side, value in
                                                                       peak.items())
              for threads, peak in machine["sgemm_gflops"].items()]
-    torch = [f"PyTorch {machine['torch']}, {machine['torch_capability']}, {machine['torch_blas']}"] * (
-        "torch" in machine)
-    return [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}",
+    torch = [f"PyTorch {machine['torch']}, {machine['torch_capability']}, {machine['torch_blas']}"
+             for _ in range("torch" in machine)]
+    device = f"{machine['device']}; " if "device" in machine else ""
+    return [f"{device}{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}",
             f"NumPy {machine['numpy']}, {machine['blas']}", *torch, f"kernels: {machine['isa']}",
             f"sgemm peak, GFLOP/s: {'; '.join(peaks)}"]
 

@@ -15,6 +15,12 @@ def numbers(x, device, like=None):
     return x if like is None else x.reshape(-1, 1, 1, 1)
 
 
+def wait(device):
+    """Until the device has done what it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
 class Network:
     """train and sample, in one memory format, as written or compiled."""
 
@@ -30,10 +36,6 @@ class Network:
 
     def task(self, kind):
         return {"train": self.train, "sample": self.sample}[kind]()
-
-    def wait(self):
-        if self.device != "cpu":
-            torch.cuda.synchronize()
 
     def train(self):
         p, b, twin = self.problem, self.problem.batch, self.twin
@@ -66,7 +68,7 @@ class Network:
             optimiser.step()
             with torch.no_grad():
                 torch._foreach_lerp_(ema, parameters, 1 - EMA)
-            self.wait()
+            wait(self.device)
 
         return Task(step, lambda: {"loss": backward().cpu().numpy(), **twin.gradients()})
 
@@ -83,7 +85,7 @@ class Network:
             D = c_skip * x + c_out * network(p.network, c_in * x, c_noise, self.labels)
             return s.alpha * D + s.sigma * ((x - t.alpha * D) / t.sigma)        # DDIM's step at eta = 0
 
-        return Task(lambda: (once(), self.wait()), lambda: {"x": once().permute(0, 2, 3, 1).cpu().numpy()})
+        return Task(lambda: (once(), wait(self.device)), lambda: {"x": once().permute(0, 2, 3, 1).cpu().numpy()})
 
 
 def target_parts(p, level):

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from .ours import BETAS, DECAY, EMA, LR
-from .subjects import find, res_block
+from .subjects import SGEMM, find, res_block
 from .task import Task
+from .theirs import wait
 from .twin import Twin, images
 
 
@@ -33,8 +34,8 @@ class Theirs:
 
     def task(self, kind):
         if kind == "sgemm":
-            a = torch.randn(1024, 1024)
-            return Task(lambda: a @ a, dict)
+            a = torch.randn(SGEMM[self.device], SGEMM[self.device], device=self.device)
+            return Task(lambda: (a @ a, wait(self.device)), dict)
         subject, direction = find(kind)
         return update(subject) if subject.family in ("adamw", "ema") else self.op(subject, direction)
 
@@ -45,13 +46,13 @@ class Theirs:
                 form = torch.channels_last if self.last else torch.contiguous_format
                 return torch.from_numpy(a).permute(3, 2, 0, 1).contiguous(memory_format=form)
             return images(a, self.last)
-        return torch.from_numpy(a.T.copy() if a.ndim == 2 else a)
+        return torch.from_numpy(a.T.copy() if name in subject.shared and a.ndim == 2 else a)
 
     def array(self, subject, name, x):
         """And back."""
         if x.ndim == 4 and subject.family != "attention":
             x = x.permute(2, 3, 1, 0) if name in subject.shared else x.permute(0, 2, 3, 1)
-        return np.ascontiguousarray((x.T if x.ndim == 2 else x).detach().numpy())
+        return np.ascontiguousarray((x.T if name in subject.shared and x.ndim == 2 else x).detach().numpy())
 
     def op(self, subject, direction):
         inputs = {name: self.tensor(subject, name, a) for name, a in subject.arrays().items()}
@@ -59,12 +60,12 @@ class Theirs:
         for x in inputs.values():
             x.requires_grad_(True)
         if subject.family == "res_block":
-            block, theta, emb = res_block(subject)
-            twin, emb = Twin(theta.layout, theta.flat, self.last), torch.from_numpy(emb)
+            block, theta = res_block(subject)
+            twin = Twin(theta.layout, theta.flat, self.last)
             wanted = [*inputs.values(), *twin.values]
 
             def forward():
-                return twin.res(block, inputs["x"], emb)
+                return twin.res(block, inputs["x"], inputs["emb"])
         else:
             wanted = list(inputs.values())
 

@@ -1,0 +1,194 @@
+"""What a run says: turns, statistics, bars, rows, pictures, and what is refused."""
+import json
+import os
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from refdiff.bench import bars, machine, measure, pictures, run, statistics, subjects, table
+from refdiff.cli import main
+
+
+def test_contenders_take_turns_and_short_steps_are_repeated():
+    cost, asked = {"a": 0.02, "b": 0.2}, []
+
+    def work(label, repeat):
+        asked.append((label, repeat))
+        return cost[label]
+
+    seconds = measure.interleave(work, ["a", "b"], rounds=3, warmup=1, least=0.05)
+    assert asked == [("a", 1), ("b", 1)] + [("a", 3), ("b", 1)] * 3
+    assert seconds == {"a": [0.02] * 3, "b": [0.2] * 3}
+
+
+def test_median_and_spread_of_known_numbers():
+    assert statistics.median([5.0, 1.0, 2.0]) == 2 and statistics.spread([1.0] * 7) == 0
+    assert statistics.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((4 - 2) / 3)
+
+
+def test_a_ratio_is_that_of_the_best_eager_layout_whatever_the_compiled_one_does():
+    row = statistics.row({"refdiff": [2.0, 2.0, 2.0], "contiguous": [4.0, 4.0, 9.0], "channels_last": [3.0, 2.5, 3.0],
+                          "compile": [1.0, 1.0, 1.0]}, network="n")
+    assert (row["ratio"], row["torch_layout"], row["torch_s"], row["refdiff_s"]) == (1.5, "channels_last", 3.0, 2.0)
+    assert row["torch_all_s"] == {"contiguous": 4.0, "channels_last": 3.0, "compile": 1.0}
+    assert row["spread"] == pytest.approx(0.25 / 3) and row["rounds"] == 3
+    alone = statistics.row({"refdiff": [2.0, 4.0]})
+    assert alone["refdiff_s"] == 3 and alone["ratio"] is None and alone["torch_s"] is None
+
+
+def test_disagreement_names_the_worst_array_and_forgives_what_is_zero_but_for_rounding():
+    rng = np.random.default_rng(0)
+    theirs = {"w": rng.standard_normal((30, 40)), "b": 1e-9 * rng.standard_normal(7)}
+    ours = {"w": theirs["w"] * (1 + 3e-5), "b": -theirs["b"]}
+    error, name = statistics.disagreement(ours, theirs)
+    assert name == "w" and error == pytest.approx(3e-5, rel=0.02)
+    ours["b"] = theirs["b"] + 1e-3
+    assert statistics.disagreement(ours, theirs)[1] == "b"
+    assert statistics.disagreement({"w": theirs["w"]}, theirs) == (np.inf, "b")
+    assert statistics.disagreement({**theirs, "w": theirs["w"][:1]}, theirs) == (np.inf, "w")
+    assert not statistics.disagreement({**theirs, "w": theirs["w"] * np.nan}, theirs)[0] <= 1
+
+
+class Answering:
+    """A contender that answers with given arrays."""
+
+    def __init__(self, label, **arrays):
+        self.label, self.arrays = label, arrays
+
+    def ask(self, do, kind, path):
+        np.savez(path, **self.arrays)
+
+
+def test_nothing_is_timed_before_the_gradients_agree(tmp_path):
+    g = np.random.default_rng(0).standard_normal(50)
+    assert measure.agree([Answering("refdiff", g=g), Answering("contiguous", g=g * (1 + 5e-5))], "train",
+                         tmp_path) == pytest.approx(5e-5, rel=0.02)
+    with pytest.raises(measure.Disagreement, match=r"contiguous\) differ by 0.00019\d* in conv.w|0.0002 in conv.w"):
+        measure.agree([Answering("refdiff", **{"conv.w": g}), Answering("contiguous", **{"conv.w": g * 1.0002})],
+                      "train", tmp_path)
+    with pytest.raises(measure.Disagreement):
+        measure.agree([Answering("refdiff", g=g), Answering("contiguous", g=g * np.nan)], "train", tmp_path)
+
+
+def fake(network="unet64", kind="train", threads=1, ratio=1.5, **more):
+    return {"network": network, "kind": kind, "threads": threads, "device": "cpu", "precision": "float32",
+            "ratio": ratio, "spread": 0.04, "refdiff_s": 1.0, "torch_s": ratio, "torch_layout": "contiguous",
+            "torch_all_s": {}, **more}
+
+
+def test_bars_are_met_missed_or_not_measured():
+    rows = [fake(ratio=1.4), fake(threads=2, ratio=1.49), fake("sweep", "sweep", ratio=0.9),
+            fake("sweep", "sweep", ratio=0.69), fake(kind="sample", ratio=None),
+            fake("ddpm-cifar10", ratio=0.81, device="cuda", precision="tf32", gemm_share=0.5)]
+    found = {bar["claim"]: bar for bar in bars.verdicts(rows)}
+    said = {claim: bar["verdict"] for claim, bar in found.items() if bar["verdict"] != "not measured"}
+    assert said == {"unet64: train, 1 thread": "met", "unet64: train, 2 threads": "missed",
+                    "sweep: sweep, 1 thread": "missed", "ddpm-cifar10: train, on a device, tf32": "met",
+                    "ddpm-cifar10: train: its GEMMs alone, share of its time, on a device, tf32": "missed"}
+    assert found["sweep: sweep, 1 thread"]["value"] == 0.69 and len(found) == len(bars.BARS)
+    assert found["ddpm-cifar10: train, 1 thread"]["verdict"] == "not measured"
+
+
+def test_the_environment_of_a_contender_pins_what_was_asked_for():
+    base = {"OPENBLAS_CORETYPE": "Nehalem", "OPENBLAS_L2_SIZE": "512", "PATH": "/bin", "PYTHONPATH": "/mine"}
+    native, avx2, asis = (machine.environment(isa, 2, base) for isa in machine.ISAS)
+    assert "OPENBLAS_CORETYPE" not in native and "OPENBLAS_L2_SIZE" not in native and native["PATH"] == "/bin"
+    assert avx2["OPENBLAS_CORETYPE"] == "Haswell" and avx2["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert asis["OPENBLAS_CORETYPE"] == "Nehalem" and base["PYTHONPATH"] == "/mine"
+    for env in (native, avx2, asis):
+        assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
+        assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
+
+
+@pytest.mark.skipif(machine.resident() is None, reason="no /proc/self/status")
+def test_the_peak_of_memory_is_what_was_touched():
+    machine.forget_peak()
+    before, _ = machine.resident()
+    for _ in range(2):
+        np.ones(8 << 20)                                        # 64 MiB, twice in turn
+    assert 60 < machine.resident()[1] - before < 110
+
+
+@pytest.mark.parametrize("args, said", [
+    (["--only", "unet65"], "wanted some of unet64, ddpm-cifar10, demo, ops, sweep"), (["--only", ""], "empty"),
+    (["--threads", "0"], "numbers >= 1"), (["--rounds", "0"], "rounds"), (["--isa", "sse"], "avx2"),
+    (["--chart", "x.jpg"], "ends in .png"), (["--threads", "x"], "int values")])
+def test_mistakes_are_answered_before_anything_is_measured(args, said, monkeypatch):
+    monkeypatch.setattr("refdiff.bench.command.run_bench", None)
+    result = CliRunner().invoke(main, ["bench", "--no-torch", *args])
+    assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output, result.output
+
+
+def test_without_pytorch_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("refdiff.bench.run.importlib.util.find_spec", lambda name: None)
+    result = CliRunner().invoke(main, ["bench"])
+    assert result.exit_code == 2 and "refdiff[bench]" in result.output and "--no-torch" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+ROW = {"network": str, "kind": str, "threads": int, "refdiff_s": float, "torch_s": (float, type(None)),
+       "torch_layout": (str, type(None)), "ratio": (float, type(None)), "spread": float, "device": str,
+       "precision": str, "rounds": int, "disagreement": float}
+
+
+def test_a_run_without_pytorch_leaves_rows_of_refdiff_alone(tmp_path):
+    target = tmp_path / "rows.json"
+    result = CliRunner().invoke(main, ["bench", "--no-torch", "--only", "demo", "--threads", "1", "--rounds", "1",
+                                       "--json", str(target), "--check"])
+    assert result.exit_code == 0, result.output                 # nothing is compared, so no bar is missed
+    told = json.loads(target.read_text())
+    assert [row["kind"] for row in told["rows"]] in (["train", "sample", "memory"], ["train", "sample"])
+    for row in told["rows"]:
+        for name, kind in ROW.items():
+            assert row["kind"] == "memory" or isinstance(row[name], kind), (name, row)
+        assert row["ratio"] is None and row["network"] == "demo" and row["threads"] == 1 and row["batch"] == 128
+    assert told["machine"]["sgemm_gflops"]["1"]["refdiff"] > 1 and told["machine"]["numpy"] == np.__version__
+    assert {bar["verdict"] for bar in told["bars"]} == {"not measured"}
+
+
+def test_a_missed_bar_is_exit_status_1_only_when_checked(monkeypatch):
+    results = {"machine": {**machine.host(), **machine.about_numpy(), "isa": "native", "sgemm_gflops": {"1": {}}},
+               "settings": {"rounds": 3}, "rows": [fake(ratio=0.5)]}
+    monkeypatch.setattr("refdiff.bench.command.run_bench", lambda *args: dict(results))
+    for args, status in (([], 0), (["--check"], 1)):
+        result = CliRunner().invoke(main, ["bench", "--no-torch", *args])
+        assert result.exit_code == status and "MISSED" in result.output, result.output
+
+
+def test_pictures_are_drawn_of_what_was_compared_and_refused_of_nothing():
+    about = {**machine.host(), **machine.about_numpy(), "isa": "native", "sgemm_gflops": {}}
+    rows = [fake(threads=t, kind=k, ratio=r) for t, k, r in ((1, "train", 1.5), (2, "train", 0.8), (1, "memory", 1.2))]
+    rows += [fake("sweep", "sweep", ratio=c / s, channels=c, size=s) for c in (16, 32) for s in (8, 32)]
+    results = {"machine": about, "settings": {"rounds": 3}, "rows": rows}
+    for draw in (pictures.ratio_chart, pictures.heat_map):
+        assert draw(None, results).startswith(b"\x89PNG") and draw(None, results) == draw(None, results)
+        with pytest.raises(ValueError, match="nothing to draw"):
+            draw(None, {**results, "rows": []})
+
+
+def test_times_are_written_with_three_figures():
+    assert [table.time_of(s) for s in (None, 123.4, 1.234, 0.1234, 1.5e-3, 2.5e-5)] == [
+        "-", "123 s", "1.23 s", "123 ms", "1.5 ms", "25 us"]
+
+
+def test_every_subject_has_a_name_of_its_own_and_the_sweep_covers_its_range():
+    names = [s.label for s in [*subjects.subjects("ops"), *subjects.subjects("sweep")]]
+    assert len(set(names)) == len(names)
+    points = {(s.facts["channels"], s.facts["size"]) for s in subjects.sweep()}
+    assert points == {(c, s) for c in (16, 32, 64, 128, 256) for s in (8, 16, 32, 64)}
+    for subject in subjects.subjects("ops", quick=True):
+        assert subjects.find(f"{subject.label}: forward") == (subject, "forward")
+    conv = next(s for s in subjects.UNET64 if s.name == "conv 3x3 64->64, 32x32")
+    assert conv.flops("forward") == 2 * 32 * 32 * 32 * 9 * 64 * 64 and conv.flops("backward") == 2 * conv.flops(
+        "forward")
+
+
+def test_a_process_that_dies_or_refuses_says_why():
+    with run.contender(run.Settings(only=("demo",), torch=False), "refdiff", "network", "demo", 1) as one:
+        with pytest.raises(measure.CannotRun, match="refdiff: KeyError"):
+            one.ask("time", kind="fly", repeat=1)
+        assert one.ask("time", kind="sample", repeat=1)["seconds"] > 0
+        one.process.kill()
+        with pytest.raises(measure.CannotRun, match="its process ended"):
+            one.ask("about")
