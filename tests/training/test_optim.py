@@ -256,3 +256,29 @@ def test_the_device_gives_the_host_s_numbers():
     assert isinstance(theta, device.ndarray)
     np.testing.assert_allclose(backend.to_host(theta), host[0], rtol=0, atol=1e-13)
     np.testing.assert_allclose(backend.to_host(ema), host[2], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_have_the_bits_of_the_whole(dtype, monkeypatch):
+    """The formulas are element by element; only the norm's float64 sum, of positive terms, is rounded elsewhere."""
+    found = []
+    for block in (1, 7, 1000, optim.BLOCK):
+        monkeypatch.setattr(optim, "BLOCK", block)
+        theta, g, ema = (draws(name, 100, dtype) for name in ("theta", "g", "ema"))
+        optimiser = optim.AdamW(weight_decay=.01)
+        state = optimiser.init(theta)
+        for step in range(3):
+            optimiser.update(state, theta, g)
+            optim.ema_update(ema, theta, .9)
+        norm = optim.clip_by_global_norm(g, .5)
+        found.append((theta, state.m, state.v, ema))
+        assert norm == pytest.approx(float(np.linalg.norm(draws("g", 100, np.float64))), rel=1e-6)
+        for got, want in zip(found[-1], found[0]):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_vectors_of_nothing_are_left_alone():
+    theta, optimiser = np.zeros(0), optim.AdamW()
+    optimiser.update(optimiser.init(theta), theta, np.zeros(0))
+    optim.ema_update(theta, np.zeros(0), .5)
+    assert optim.clip_by_global_norm(np.zeros(0), 1.) == 0
