@@ -3,6 +3,7 @@ import textwrap
 
 import matplotlib
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 
 from ..figures import COLOURS, GREY, INK, STYLE, _figure, _finish, _render
@@ -19,7 +20,7 @@ def _caption(fig, results, first):
     torch = f"PyTorch {m['torch']} ({m['torch_capability']})" if "torch" in m else "no PyTorch"
     on = (f"Medians of {results['settings']['rounds']} rounds in turns, float32, kernels: {m['isa']}. {m['cpu']}, "
           f"{m['cores']} cores; NumPy {m['numpy']} ({m['blas']}); {torch}.")
-    width = int(15.5 * fig.get_figwidth())                      # letters of this size in the figure's width
+    width = int(17 * fig.get_figwidth())                      # letters of this size in the figure's width
     fig.supxlabel("\n".join(line for text in (first, on) for line in textwrap.wrap(text, width)), x=0.01, ha="left",
                   fontsize=8, color="#444444", linespacing=1.4)
 
@@ -46,11 +47,12 @@ def ratio_chart(path, results):
                 edgecolor="white", label=f"{count} thread" + "s" * (count > 1), zorder=2)
         for y, (_, row) in zip(at, drawn):
             spread = f"  \N{PLUS-MINUS SIGN}{50 * row['spread']:.0f} %" if "spread" in row else ""
-            ax.annotate(f"{row['ratio']:.2f}{spread}", (row["ratio"], y), (4, 0), textcoords="offset points",
-                        va="center", fontsize=8.5, color=INK)
             least = [b.least for b in BARS if (b.network, b.kind, b.threads) == (row["network"], row["kind"], count)]
             for value in least:
                 ax.plot([value, value], [y - height / 2, y + height / 2], color=INK, lw=2, zorder=3)
+            ax.annotate(f"{row['ratio']:.2f}{spread}", (max([row["ratio"], *least]), y), (5, 0), va="center",
+                        textcoords="offset points", fontsize=8.5, color=INK,
+                        path_effects=[patheffects.withStroke(linewidth=3, foreground="white")])
     if any((b.network, b.kind) in {g[:2] for g in groups} for b in BARS):
         ax.plot([], [], color=INK, lw=2, label="what is promised")
     ax.axvline(1, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)

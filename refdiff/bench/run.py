@@ -1,5 +1,6 @@
 """All that one `refdiff bench` measures: which contenders meet on what, and the rows that come of it."""
 import importlib.util
+import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -140,7 +141,9 @@ def bench(settings, say=lambda line: None, save=lambda results: None):
     """{machine, settings, rows}: everything, in the order of PARTS; save(results) is called after every row."""
     results = {"machine": machine(settings, say), "rows": [],
                "settings": {"only": settings.only, "threads": settings.threads, "rounds": settings.rounds,
-                            "isa": settings.isa, "quick": settings.quick, "device": settings.device}}
+                            "isa": settings.isa, "quick": settings.quick, "device": settings.device,
+                            "environment": {name: value for name, value in os.environ.items()
+                                            if name.startswith("REFDIFF_")}}}
     for threads in settings.counts:
         peak = max(results["machine"]["sgemm_gflops"].get(str(threads), {"": None}).values())
         for part in (part for part in PARTS if part in settings.only):
