@@ -15,7 +15,7 @@ from . import backend
 from .config import check, from_dict, setting
 from .models import NETWORKS
 from .models.recorded import recorded
-from .parallel import slices
+from .parallel import by_rows, slices
 from .process.level import Level, expand, ve
 from .process.parameterization import LABELS, PRECONDITIONINGS, Prediction
 from .process.schedules import SCHEDULES
@@ -162,23 +162,22 @@ class Denoiser:
         s_net, c_skip, c_out, c_in = saved
         return c_skip * dD + c_in * self.network.backward(s_net, c_out * dD, grad)
 
-    def bind(self, theta, labels=None, workers=None, rows=64):
-        """The denoiser of samplers, (x, level) -> Prediction: theta and labels (n,) fixed, `rows` rows at a time.
+    def bind(self, theta, labels=None, workers=None, rows=None):
+        """The denoiser of samplers, (x, level) -> Prediction: theta and labels (n,) fixed, some rows at a time.
 
         The network runs in theta's dtype; the prediction comes back in x's, so that a sampler's state stays float64.
+        rows: at most so many at a time; None: 64, or more where they are small. Theta is not to change while it is bound:
+        other processes may hold a copy.
         """
-        run = workers.map if workers else map
-        threads = workers.threads if workers else 1
+        def part(x, row, *level):
+            return self.evaluate(theta, x, Level(*level).rows(row), None if labels is None else labels[row])[0]
+
+        evaluate = by_rows(part, workers, rows)
 
         def denoise(x, level):
             c_skip, c_out, _, _ = (expand(c, x) for c in self.precondition(level))
-            small = x.astype(theta.flat.dtype, copy=False)
-
-            def part(row):
-                return self.evaluate(theta, small[row], level.rows(row), None if labels is None else labels[row])[0]
-            parts = slices(len(x), max(threads, -(-len(x) // rows)))
-            F = backend.of(x=x).concatenate(list(run(part, parts))).astype(x.dtype, copy=False)
-            return Prediction("x0", c_skip * x + c_out * F, x, level)
+            F = evaluate(x.astype(theta.flat.dtype, copy=False), level.t, level.alpha, level.sigma)
+            return Prediction("x0", c_skip * x + c_out * F.astype(x.dtype, copy=False), x, level)
 
         return denoise
 

@@ -78,18 +78,23 @@ class Images:
         return self.images[backend.asarray(index)], labels
 
 
-def step_loss(objective, thetas, batch, config, grads, workers):
-    """The loss of a whole batch, and its gradient in grads[0]: each part has a gradient of its own, summed in order."""
+def part_loss(objective, thetas, grads, config):
+    """The function (i, step) -> the loss of part i of that step's batch, weighted; its gradient is left in grads[i]."""
     parts = slices(config.batch, len(grads))
 
-    def part(i):
+    def part(i, step):
         rows = parts[i]
         share = (rows.stop - rows.start) / config.batch
         grads[i].flat[...] = 0
-        return share * objective.loss(thetas, batch, rows, grads[i], share)
+        return share * objective.loss(thetas, objective.draw(int(step)), rows, grads[i], share)
 
-    losses = workers.map(part, range(len(parts)))
-    for grad in grads[1:len(parts)]:
+    return part
+
+
+def step_loss(team, grads, step):
+    """The loss of a whole batch, and its gradient in grads[0]: each part has a gradient of its own, summed in order."""
+    losses = team(step)
+    for grad in grads[1:team.members]:
         grads[0].flat += grad.flat
     return sum(losses)
 
@@ -103,22 +108,26 @@ def fit(objective, checkpoint, config, path, progress=True):
     """
     check_writable(path)
     layout = objective.denoiser.network.layout
-    thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
-    theta = thetas["theta"]
     optimiser = config.optimiser()
-    adam = AdamState(thetas["m"].flat, thetas["v"].flat, checkpoint.step)
-    grads = [theta.zeros_like() for _ in range(config.threads)]
     losses = list(checkpoint.history.get("loss", []))
     saved = f"the last good checkpoint is {path}, step {checkpoint.step}" if checkpoint.step else "none is saved yet"
+
+    workers = Workers(config.threads)
+    thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
+    thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas.items()}
+    theta = thetas["theta"]
+    grads = [theta.with_flat(workers.shared(0 * theta.flat)) for _ in range(min(config.threads, config.batch))]
+    adam = AdamState(thetas["m"].flat, thetas["v"].flat, checkpoint.step)
 
     def snapshot(step):
         vectors = {name: backend.to_host(t.flat).copy() for name, t in thetas.items()}
         return replace(checkpoint, vectors=vectors, step=step, history={"loss": np.array(losses)})
 
-    with Workers(config.threads) as workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
+    with workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
                                                   desc=objective.kind, disable=not progress) as bar:
+        team = workers.team(part_loss(objective, thetas, grads, config), len(grads))
         for step in range(checkpoint.step, config.steps):
-            loss = step_loss(objective, thetas, objective.draw(step), config, grads, workers)
+            loss = step_loss(team, grads, step)
             norm = clip_by_global_norm(grads[0].flat, config.clip)
             usual = float(np.median(losses[-100:])) if len(losses) >= 10 else math.inf
             if not (math.isfinite(loss) and math.isfinite(norm)) or loss > config.explode * usual:

@@ -1,13 +1,23 @@
-"""Python threads over parts of a batch, one BLAS thread each.
+"""Parts of a batch side by side, one BLAS thread each: in threads, or in processes that share memory.
 
-NumPy releases the interpreter while it computes, so two threads over halves of a batch use two cores
-better than two BLAS threads over the whole: the elementwise half of a network runs in parallel too.
-The parts depend on the number of threads alone, so a result has the same bits for the same number.
+Parts of a batch use the cores better than BLAS threads over the whole: the elementwise half of a network runs in
+parallel too. Threads of Python share one interpreter, though, and wait for it between any two operations, which costs
+more than the operations where these are small. So what runs many times, a training step or a denoiser, is a Team: it
+forks once, and from then on sends its members nothing but numbers. Arrays that change lie in memory of `shared`.
+The parts depend on the number of threads alone, so a result has the same bits for the same number, either way.
 """
 import ctypes
+import mmap
 import os
+import signal
+import sys
+import traceback
+import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 
+import numpy as np
 import threadpoolctl
 
 from . import backend
@@ -23,38 +33,174 @@ def slices(n, parts):
 def keep_freed_memory():
     """Ask glibc's malloc to keep what is freed (mallopt): a training step otherwise pays for fresh pages every time.
 
-    Arrays above 128 KiB come from the kernel, zeroed page by page, and go back to it when they are freed. Another C
-    library is left as it is.
+    Arrays above 128 KiB come from the kernel, zeroed page by page, and go back to it when they are freed. Threads that
+    start after this share one arena: what one has freed serves the other. Another C library is left as it is.
     """
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3                  # of malloc.h
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8     # of malloc.h
     try:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 512 << 20)
         libc.mallopt(M_TOP_PAD, 64 << 20)
+        libc.mallopt(M_ARENA_MAX, 1)
     except (AttributeError, OSError, TypeError):
         pass
 
 
+def may_fork():
+    """Whether teams are processes: on Linux, with arrays of the host, unless REFDIFF_PARALLEL=threads."""
+    return sys.platform == "linux" and backend.name() == "numpy" and os.environ.get("REFDIFF_PARALLEL") != "threads"
+
+
 class Workers:
-    """A pool: `with Workers(2) as workers: workers.map(f, items)`. threads = 0: one per core, or one for a device."""
+    """`with Workers(2) as workers: workers.map(f, items)`. threads = 0: one per core, or one for a device."""
 
     def __init__(self, threads=0):
         if threads < 0:
             raise ValueError(f"threads is {threads}, wanted a number >= 1, or 0 for one per core")
         self.threads = threads or (os.cpu_count() or 1 if backend.name() == "numpy" else 1)
+        self.processes = self.threads > 1 and may_fork()
 
     def __enter__(self):
         keep_freed_memory()
         self._blas = threadpoolctl.threadpool_limits(1, "blas")
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None     # starts threads when first used
+        self._teams = weakref.WeakSet()
         return self
 
     def __exit__(self, *error):
+        for team in list(self._teams):
+            team.close()
         if self._pool:
             self._pool.shutdown()
         self._blas.restore_original_limits()
 
     def map(self, function, items):
-        """[function(item) for item in items], side by side."""
+        """[function(item) for item in items], side by side in threads."""
         return list(self._pool.map(function, items) if self._pool else map(function, items))
+
+    def shared(self, array):
+        """A copy of the array that every member of a team sees and may write; the array itself where none forks."""
+        if not self.processes:
+            return array
+        copy = np.frombuffer(mmap.mmap(-1, max(array.nbytes, 1)), array.dtype, array.size).reshape(array.shape)
+        copy[...] = array
+        return copy
+
+    def team(self, function, members):
+        """The Team of function(i, *numbers) -> number for i in 0..members-1, as long as these Workers live at most."""
+        team = Team(function, members, self.processes, self.map)
+        self._teams.add(team)
+        return team
+
+
+class Team:
+    """team(*numbers) -> [function(i, *numbers) for i in 0..members-1], side by side.
+
+    In processes the members but the first are copies of this one, made now: they see later what lies in `shared` memory
+    and no other change, and nothing but the number comes back. An error is raised here; a member that died is one.
+    """
+
+    def __init__(self, function, members, processes, threads):
+        self.function, self.members, self._threads = function, members, threads
+        self._others = []
+        if processes:
+            for i in range(1, members):
+                here, there = Pipe()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)         # of threads: none holds a lock of ours
+                    child = os.fork()
+                if child == 0:
+                    here.close()
+                    self._serve(i, there)
+                there.close()
+                self._others.append((child, here))
+        self._forked = bool(self._others)
+        self.close = weakref.finalize(self, _dismiss, self._others, os.getpid())
+
+    def __call__(self, *numbers):
+        if not self._forked:
+            return self._threads(lambda i: self.function(i, *numbers), range(self.members))
+        if not self._others:
+            raise RuntimeError("this team was dismissed: its Workers are closed")
+        for _, pipe in self._others:
+            pipe.send_bytes(np.array(numbers, np.float64).tobytes())
+        try:
+            results = [self.function(0, *numbers)]
+        except BaseException:
+            self.close()                                                        # the answers that are due never come
+            raise
+        for child, pipe in self._others:
+            try:
+                answer = pipe.recv_bytes()
+            except EOFError:
+                self.close()
+                raise RuntimeError(f"a process of this run (number {child}) died; the system may be out of memory: use "
+                                   "fewer threads, or a smaller batch") from None
+            if answer[:1] == b"!":
+                self.close()
+                raise RuntimeError("a part of the batch failed in a process of its own:\n" + answer[1:].decode())
+            results.append(float(np.frombuffer(answer)[0]))
+        return results
+
+    def _serve(self, i, pipe):
+        """The life of a member: numbers in, a number out, until an empty request or the end of the first."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)                            # Ctrl-C is for the first
+        try:
+            while request := pipe.recv_bytes():
+                numbers = np.frombuffer(request).tolist()
+                try:
+                    pipe.send_bytes(np.float64(self.function(i, *numbers)).tobytes())
+                except Exception:
+                    pipe.send_bytes(b"!" + traceback.format_exc().encode())
+        except (EOFError, OSError):
+            pass
+        finally:
+            os._exit(0)
+
+
+def by_rows(function, workers, rows=None):
+    """x, *numbers -> y[n, ...] of function(x[row], row, *numbers), at most `rows` rows at a time, over all workers.
+
+    rows None: 64, or as many as hold 16K numbers. y has x's shape. Numbers may be arrays, which no other process is sent: then, and where none forks, threads do it.
+    """
+    threads, kept = workers.threads if workers else 1, {}
+
+    def fork(x, parts):
+        here, y = workers.shared(x), workers.shared(x)
+
+        def work(i, *numbers):
+            for row in parts[int(i)::threads]:
+                y[row] = function(here[row], row, *numbers)
+            return 0.0
+
+        return here, y, workers.team(work, min(threads, len(parts)))
+
+    def apply(x, *numbers):
+        most = rows or max(64, (1 << 14) // max(1, x[0].size))
+        parts = slices(len(x), max(threads, -(-len(x) // most)))
+        if threads == 1 or not workers.processes or not all(isinstance(a, (int, float)) for a in numbers):
+            run = workers.map if workers else map
+            return backend.of(x=x).concatenate(list(run(lambda row: function(x[row], row, *numbers), parts)))
+        if kept.get("of") != (x.shape, x.dtype):
+            kept.update(of=(x.shape, x.dtype), team=fork(x, parts))
+        here, y, team = kept["team"]
+        here[...] = x
+        team(*numbers)
+        return y.copy()
+
+    return apply
+
+
+def _dismiss(others, owner):
+    """Ask the processes to end, and wait until they have gone."""
+    if os.getpid() != owner:
+        return
+    while others:
+        child, pipe = others.pop()
+        try:
+            pipe.send_bytes(b"")
+        except OSError:
+            pass                                                                # it has gone already
+        pipe.close()
+        os.waitpid(child, 0)

@@ -128,8 +128,14 @@ def guided(sampling, labels, scale, workers=None):
         raise ValueError(f"sample: guidance scale {scale} for {why}; it needs a conditional and an unconditional "
                          "denoiser, so a checkpoint of train with classes")
 
+    bound = {}
+
     def labelled(x, level, both):
-        return sampling.bind(both, workers)(x, level)
+        key = backend.to_host(both).tobytes()
+        if key not in bound:
+            bound[key] = sampling.bind(both, workers)
+        return bound[key](x, level)
+
     return cfg_labels(labelled, labels, labels * 0 + sampling.classes, scale=scale)
 
 

@@ -98,7 +98,7 @@ class Consistency:
         s_D, A, B = saved
         return A * df + self.denoiser.backward(s_D, B * df, grad)
 
-    def bind(self, theta, labels=None, workers=None, rows=64):
+    def bind(self, theta, labels=None, workers=None, rows=None):
         """(x, sigma) -> f(x, sigma) for sampling: theta and labels fixed, one sigma for all rows."""
         denoise = self.denoiser.bind(theta, labels, workers, rows)
 

@@ -103,14 +103,18 @@ def test_a_run_is_clipping_adamw_and_the_average_on_the_gradients_it_met(tmp_pat
     theta is float32: a rounding of 6e-8 of a theta of about 1, every step.
     """
     config = replace(CONFIG, steps=8, lr=1e-2, warmup=3, clip=0.05, weight_decay=0.1, ema=0.4, beta1=0.8, beta2=0.9)
-    real, thetas_met, grads_met = loop.step_loss, [], []
+    real, real_parts, thetas_met, grads_met = loop.step_loss, loop.part_loss, [], []
 
-    def spy(objective, thetas, batch, config, grads, workers):
+    def parts(objective, thetas, *rest):
         thetas_met.append({name: thetas[name].flat.astype(np.float64) for name in ("theta", "ema")})
-        loss = real(objective, thetas, batch, config, grads, workers)
+        return real_parts(objective, thetas, *rest)
+
+    def spy(team, grads, step):
+        loss = real(team, grads, step)
         grads_met.append(grads[0].flat.astype(np.float64))
         return loss
     monkeypatch.setattr(loop, "step_loss", spy)
+    monkeypatch.setattr(loop, "part_loss", parts)
     end = run(tmp_path, config)
     theta, ema = thetas_met[0]["theta"].copy(), thetas_met[0]["ema"].copy()
     m, v = 0 * theta, 0 * theta
@@ -207,8 +211,8 @@ def test_a_nan_stops_the_run_and_names_step_loss_and_checkpoint(tmp_path, monkey
 def test_a_nan_gradient_stops_the_run_too(tmp_path, monkeypatch):
     real = loop.step_loss
 
-    def broken(objective, thetas, batch, config, grads, workers):
-        loss = real(objective, thetas, batch, config, grads, workers)
+    def broken(team, grads, step):
+        loss = real(team, grads, step)
         grads[0].flat[5] = np.inf
         return loss
     monkeypatch.setattr(loop, "step_loss", broken)

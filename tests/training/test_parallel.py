@@ -1,0 +1,141 @@
+"""Parts side by side: the same numbers in threads and in processes, and no process left behind."""
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from refdiff.parallel import Workers, by_rows, may_fork, slices
+
+KINDS = ["threads", pytest.param("processes", marks=pytest.mark.skipif(not may_fork(), reason="no processes here"))]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, monkeypatch):
+    monkeypatch.setenv("REFDIFF_PARALLEL", request.param)
+    return request.param
+
+
+def gone(child):
+    """Whether a process has ended and was waited for."""
+    try:
+        os.kill(child, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_slices_are_in_order_whole_and_even():
+    for n in range(1, 30):
+        for parts in range(1, 12):
+            found = slices(n, parts)
+            assert [i for s in found for i in range(s.start, s.stop)] == list(range(n))
+            lengths = [s.stop - s.start for s in found]
+            assert len(found) == min(n, parts) and max(lengths) - min(lengths) <= 1
+
+
+def test_a_team_answers_in_order_and_writes_where_it_may(kind):
+    with Workers(3) as workers:
+        out, unshared = workers.shared(np.zeros(3)), np.zeros(3)
+
+        def work(i, a, b):
+            out[i], unshared[i] = a + i, a
+            return 10 * b + i
+
+        team = workers.team(work, 3)
+        for call in range(5):
+            assert team(call, 0.1) == [1.0 + i for i in range(3)]
+            np.testing.assert_array_equal(out, call + np.arange(3))
+        assert unshared[0] == 4 and (kind == "threads" or not unshared[1:].any())
+        assert workers.processes == (kind == "processes")
+
+
+@pytest.mark.parametrize("n, rows", [(7, 3), (64, 64), (1, 5), (10, 1), (300, None)])
+def test_rows_are_each_given_once_and_come_back_in_place(n, rows, kind):
+    x = np.random.default_rng(0).standard_normal((n, 2, 3)).astype(np.float32)
+
+    def double(part, row, t, scale):
+        assert len(part) == row.stop - row.start and (rows is None or len(part) <= rows)
+        return np.asarray(scale if np.ndim(scale) == 0 else scale[row][:, None, None], np.float32) * part + np.float32(t)
+
+    with Workers(2) as workers:
+        apply = by_rows(double, workers, rows)
+        for again in range(3):
+            y = apply(x + again, 1.0, 2.0)
+            np.testing.assert_array_equal(y, 2 * (x + again) + 1)
+        kept = y.copy()
+        apply(x, 0.0, 0.0)
+        np.testing.assert_array_equal(y, kept, err_msg="a later call wrote into an earlier answer")
+        np.testing.assert_array_equal(apply(x[:1], 0.0, 3.0), 3 * x[:1])                    # another shape
+        each = np.arange(n, dtype=np.float32)
+        np.testing.assert_array_equal(apply(x, 0.0, each), each[:, None, None] * x)
+    np.testing.assert_array_equal(by_rows(double, None, rows)(x, 1.0, 2.0), 2 * x + 1)
+
+
+def test_an_error_is_raised_here_from_either_part(kind):
+    with Workers(2) as workers:
+        for bad in (0, 1):
+            def work(i, bad=bad):
+                if i == bad:
+                    raise ValueError(f"part {i} will not")
+                return 0.0
+            team = workers.team(work, 2)
+            with pytest.raises((ValueError, RuntimeError), match=f"part {bad} will not"):
+                team()
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_no_process_is_left_behind():
+    with Workers(3) as workers:
+        teams = [workers.team(lambda i: 0.0, 3) for _ in range(3)]
+        children = [child for team in teams for child, _ in team._others]
+        teams[1].close()
+        assert all(gone(child) for child in children[2:4]) and not gone(children[0])
+        del teams[1]
+        assert teams[0]() == [0.0] * 3
+        del teams[0]
+        assert all(gone(child) for child in children[:2]), "a team that nobody holds is dismissed"
+    assert all(gone(child) for child in children)
+    with pytest.raises(RuntimeError, match="dismissed"):
+        teams[0]()
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_a_member_that_dies_is_an_error_that_says_so():
+    with Workers(2) as workers:
+        team = workers.team(lambda i: 0.0, 2)
+        (child, _), = team._others
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=f"number {child}.* died"):
+            team()
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_members_end_when_the_first_is_killed(tmp_path):
+    """Two teams, so that the second's members hold copies of the first's pipes."""
+    first = os.fork()
+    if first == 0:
+        with Workers(2) as workers:
+            teams = [workers.team(lambda i: 0.0, 2) for _ in range(2)]
+            (tmp_path / "written").write_text(" ".join(str(child) for team in teams for child, _ in team._others))
+            (tmp_path / "written").rename(tmp_path / "children")
+            time.sleep(60)
+        os._exit(1)
+    end = time.monotonic() + 20
+    while not (tmp_path / "children").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    children = [int(child) for child in (tmp_path / "children").read_text().split()]
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+
+    def running(child):
+        try:
+            with open(f"/proc/{child}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+        except FileNotFoundError:
+            return False
+
+    while any(running(child) for child in children) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not any(running(child) for child in children)
