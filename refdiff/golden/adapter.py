@@ -58,7 +58,9 @@ def load(name):
         try:
             adapter = adapter()
         except Exception as error:
-            raise ValueError(f"adapter {name}: {adapter.__name__}() failed: {last_line(error)}") from error
+            missing = isinstance(error, ImportError) and where in shipped()
+            raise ValueError(f"adapter {name}: {adapter.__name__}() failed: {last_line(error)}"
+                             + ("; pip install 'refdiff[interop]'" if missing else "")) from error
     if not operations(adapter):
         raise ValueError(f"adapter {name}: it has none of the methods that cases ask for, such as schedule, step or "
                          "trajectory; name the object that has them as MODULE:OBJECT")
@@ -105,6 +107,18 @@ def name_of(adapter):
     if isinstance(own, str) and own:
         return own
     return (adapter if isinstance(adapter, (ModuleType, type)) else type(adapter)).__name__.rpartition(".")[2]
+
+
+def name_in_python(adapter):
+    """What `load` finds an adapter by: its module's name, or MODULE:CLASS of an instance; "" where neither is one."""
+    module = getattr(adapter, "__name__", "") if isinstance(adapter, ModuleType) else type(adapter).__module__
+    known = sys.modules.get(module)
+    if known is None or module in ("__main__", "builtins"):
+        return ""
+    if isinstance(adapter, ModuleType):
+        return module if known is adapter else ""
+    kind = type(adapter)
+    return f"{module}:{kind.__name__}" if getattr(known, kind.__name__, None) is kind and operations(kind) else ""
 
 
 def subject_of(adapter, operation, inputs):

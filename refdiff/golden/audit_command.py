@@ -50,7 +50,7 @@ def audit(adapter, program, timeout, only, expect, cases_only, **targets):
         files.check_writable(target)
     expected = read_expected(expect) if expect else {}
     loaded = load(adapter) if adapter else Program(program, timeout)
-    spec = adapter or f"--command {shlex.quote(program)}"
+    spec = shlex.quote(adapter) if adapter else f"--command {shlex.quote(program)}"
     try:
         report = run(loaded, spec, only, expected, not cases_only)
     finally:

@@ -153,8 +153,8 @@ def _float32(operation, inputs, fields, base):
         return Cause(f"agrees to {base:.1f} digits, as tables in float32 do ({with_tables:.1f}): table_dtype=float32",
                      {"table_dtype": "float32"}, base)
     if 5.5 <= base <= 9:
-        return Cause(f"agrees to {base:.1f} digits: something on the way is in float32", {"table_dtype": "float32"},
-                     base)
+        return Cause(f"agrees to {base:.1f} digits, as if something on the way were in float32",
+                     {"table_dtype": "float32"}, base)
     if base > 9:
         return Cause(f"agrees to {base:.1f} digits: digits are lost, in a difference of near numbers or to a small "
                      "constant that is added", {}, base)

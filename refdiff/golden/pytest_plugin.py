@@ -7,11 +7,15 @@
         check()
 
 A failure raises AssertionError with the cause and the command that shows it again; what the adapter has not is skipped,
-an expected deviation is an xfail with the user's reason.
+an expected deviation is an xfail with the user's reason. Where all checks are asked for, every entry of the table of
+expected deviations is a test too, the last ones, which fail once nothing that the entry matches deviates any more.
 """
+import fnmatch
+import shlex
+
 from . import oracles
-from .adapter import load
-from .audit import Memory, as_expected, judge, matches, read_expected, with_cause
+from .adapter import load, name_in_python
+from .audit import Memory, as_expected, judge, matches, read_expected, unexpected_passes, with_cause
 from .settings import settings_of
 from .store import load as load_cases
 
@@ -20,10 +24,11 @@ class Check:
     """One case or oracle, ready to run; its id is the test's."""
 
     def __init__(self, name, run, expected):
-        self.name, self.run, self.expected = name, run, expected
+        self.name, self.run, self.expected, self.found = name, run, expected, None
 
     def finding(self):
-        return as_expected(self.run(), self.expected)
+        self.found = self.found or as_expected(self.run(), self.expected)
+        return self.found
 
     def __call__(self):
         import pytest
@@ -38,12 +43,32 @@ class Check:
         return self.name
 
 
+class Expectation:
+    """An entry of the user's table: fails where every check that it matches passes, or it matches none."""
+
+    def __init__(self, glob, reason, checks):
+        self.name, self.table = f"expected/{glob}", {glob: reason}
+        self.checks = [check for check in checks if fnmatch.fnmatchcase(check.name, glob)]
+
+    def __call__(self):
+        for glob, reason, passed in unexpected_passes([check.finding() for check in self.checks], self.table):
+            raise AssertionError(f"unexpected pass: {glob} ({reason}): " + (
+                f"{len(passed)} checks pass; take the entry out" if passed
+                else "matches no check; correct the entry or take it out"))
+
+    def __repr__(self):
+        return self.name
+
+
 def checks(adapter, only=None, expected=None, cases=None, with_oracles=True):
-    """[Check] of an adapter, by object or by name; expected: {glob: reason}, or the path of a TOML file with it."""
-    spec = adapter if isinstance(adapter, str) else ""
+    """[Check] of an adapter, by object or by name; expected: {glob: reason}, or the path of a TOML file with it.
+
+    Without `only` and `cases`, every entry of `expected` that can match is checked last.
+    """
+    spec = shlex.quote(adapter) if isinstance(adapter, str) else name_in_python(adapter)
     adapter = load(adapter) if isinstance(adapter, str) else adapter
     expected = expected if isinstance(expected, dict) or expected is None else read_expected(expected)
-    memory = Memory()
+    memory, whole = Memory(), not only and cases is None
     made = [Check(case.id, lambda case=case: judge(adapter, case, spec, memory), expected or {})
             for case in (load_cases() if cases is None else cases) if matches(case.id, only)]
     for setting in settings_of(adapter) if with_oracles else ():
@@ -52,7 +77,8 @@ def checks(adapter, only=None, expected=None, cases=None, with_oracles=True):
             if oracles.applies(name, setting) and matches(check, only):
                 made.append(Check(check, lambda name=name, setting=setting: with_cause(
                     oracles.judge(name, adapter, setting, spec), adapter, setting, memory), expected or {}))
-    return made
+    return made + [Expectation(glob, reason, made) for glob, reason in (expected or {}).items()
+                   if whole and (with_oracles or not glob.startswith("oracle"))]
 
 
 def parametrize(adapter, only=None, expected=None, cases=None, with_oracles=True):

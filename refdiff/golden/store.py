@@ -32,6 +32,7 @@ from .reference.numbers import decimal
 FOLDER = Path(__file__).parent / "cases"
 VERSION = "2026.11"                     # of the cases: year and month of the last change to any expected value
 LICENCE = "CC0-1.0"
+KEPT = ("schema.json", "LICENSE")       # written by hand, copied to other folders
 TEXT = "case.json"                      # of an HDF5 group; an attribute could hold no more than 64 KiB
 NUMBER = re.compile(r"-?(\d+(\.\d+)?(e-?\d+)?|inf)|nan")
 FIELDS = ("id", "operation", "inputs", "expected", "equation", "oracle", "condition", "tolerance", "flags", "verdict",
@@ -187,7 +188,7 @@ def modules():
 
 
 def make(folder=FOLDER, only=None, tick=lambda family: None):
-    """Write every family (or those named) and the manifest; returns the manifest.
+    """Write every family (or those named), the schema and licence where they are not, and the manifest; returns it.
 
     Raises ValueError if two cases share an id, ImportError without mpmath.
     """
@@ -202,6 +203,9 @@ def make(folder=FOLDER, only=None, tick=lambda family: None):
         form = getattr(module, "FORMAT", "json")
         FORMATS[form][0](folder / f"{family}.{form}", family, cases)
         tick(family)
+    for name in KEPT:
+        if not (folder / name).exists():
+            write(folder / name, (FOLDER / name).read_bytes())
     return write_manifest(folder)
 
 

@@ -1,9 +1,12 @@
 """An audit judges as it says: what passes, what is a convention, a deviation, a failure, or not there at all."""
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import homemade
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +14,7 @@ from click.testing import CliRunner
 from refdiff.cli import main
 from refdiff.golden import adapter as adapters
 from refdiff.golden import audit as auditing
+from refdiff.golden import pytest_plugin
 from refdiff.golden.case import Case
 from refdiff.golden.finding import Finding, Report
 from refdiff.golden.reports.text import missing
@@ -265,6 +269,43 @@ def test_golden(check):
     assert "PASSED test_it.py::test_golden[q_sample/snr1]" in done.stdout, done.stdout
     assert "XFAIL test_it.py::test_golden[clip/invalid/norm-0]" in done.stdout and "nobody asks" in done.stdout
     assert "not implemented: heun" in done.stdout and " failed" not in done.stdout
+
+
+def test_an_expected_deviation_that_passes_is_a_failing_test(monkeypatch):
+    quick = load("guidance/scale*") + load("clip/invalid/*")
+    monkeypatch.setattr(pytest_plugin, "load_cases", lambda: quick)
+    table = {"guidance/scale*": "long fixed", "clip/invalid/*": "nobody asks for that", "nosuch/*": "gone",
+             "oracle/*": "unasked"}
+    made = {check.name: check for check in pytest_plugin.checks(homemade, expected=table, with_oracles=False)}
+    assert list(made)[-3:] == ["expected/guidance/scale*", "expected/clip/invalid/*", "expected/nosuch/*"]
+    with pytest.raises(AssertionError, match="long fixed.*checks pass; take the entry out"):
+        made["expected/guidance/scale*"]()
+    with pytest.raises(AssertionError, match="matches no check"):
+        made["expected/nosuch/*"]()
+    made["expected/clip/invalid/*"]()
+    narrow = pytest_plugin.checks(homemade, only="guidance/scale*", expected=table, with_oracles=False)
+    assert not [check.name for check in narrow if check.name.startswith("expected")]
+
+
+def test_a_check_in_pytest_can_be_repeated_on_the_command_line():
+    def commands(adapter):
+        return {check.finding().reproduce for check in pytest_plugin.checks(adapter, "ema/*", with_oracles=False)[:1]}
+    assert all(said.startswith("refdiff audit homemade --only ema/") for said in commands(homemade))
+    assert all(said.startswith(f"refdiff audit {Given.__module__}:Given --only ema/") for said in commands(Given()))
+    assert all(said.startswith("refdiff audit ADAPTER ") for said in commands(SimpleNamespace(ema=homemade.ema)))
+
+
+class Given:
+    """An adapter whose class a module has."""
+
+    ema = staticmethod(homemade.ema)
+
+
+def test_the_commands_of_a_file_with_a_space_in_its_name_are_quoted(tmp_path):
+    (tmp_path / "a b.py").write_text(HOME.read_text())
+    run(tmp_path / "a b.py", "--only", "ema/*", "--json", tmp_path / "f.json")
+    for found in json.loads((tmp_path / "f.json").read_text()):
+        assert shlex.split(found["reproduce"])[:3] == ["refdiff", "audit", str(tmp_path / "a b.py")]
 
 
 # ---- the adapter that the README shows

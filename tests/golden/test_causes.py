@@ -19,7 +19,7 @@ def cases():
     """Cases of scalar operations, without long trajectories, by operation."""
     made = {}
     for case in load():
-        short = case.operation != "trajectory" or case.inputs["steps"] <= 10
+        short = case.operation != "trajectory" or case.inputs["steps"] <= 20
         if case.verdict != "invalid" and case.operation in OPERATIONS and short:
             made.setdefault(case.operation, []).append(case)
     return made

@@ -153,6 +153,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_an_empty_folder_gets_the_schema_and_the_licence_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "modules", lambda: {"one": Family()})
+    manifest = store.make(tmp_path / "new")
+    assert set(manifest["files"]) == {"one.json", "schema.json", "LICENSE"} and store.verify_manifest(
+        tmp_path / "new") == []
+    for name in store.KEPT:
+        assert (tmp_path / "new" / name).read_bytes() == (store.FOLDER / name).read_bytes()
+
+
 def test_check_finds_nothing_where_nothing_changed(folder):
     assert store.check(folder) == [] and store.verify_manifest(folder) == []
 

@@ -157,9 +157,16 @@ class _Run:
         return (self.sampler in NOISY and amount > 0 and self.visited[i + 1].sigma >= 0
                 and (i < self.S - 1 or self.c.last_step_noise == "added"))
 
+    def ending(self, i):
+        """The level that step i ends on."""
+        if self.c.stepping == "visited" or self.T is None:
+            return self.visited[i + 1]
+        below = self.visited[i].t - self.T // self.S
+        return self.levels.at(below) if below > 0 else self.visited[-1]
+
     def step(self, i, x):
         """x after step i."""
-        t, s, num, c = self.visited[i], self.visited[i + 1], self.num, self.c
+        t, s, num, c = self.visited[i], self.ending(i), self.num, self.c
         options = dict(self.options)
         if self.sampler == "churn":
             return _churned(x, t, s, self.levels, self.S, lambda grown: self.draw(i), self.model, num, c, options)
@@ -197,7 +204,7 @@ class _Run:
 
     def unipc(self, i, x, x0, eps, options):
         """Predict; correct with the prediction at the result, which the next step uses again."""
-        t, s, num, c = self.visited[i], self.visited[i + 1], self.num, self.c
+        t, s, num, c = self.visited[i], self.ending(i), self.num, self.c
         corrector = options.pop("corrector", "paper")
         corrector = corrector if c.corrector == "given" else c.corrector
         if corrector not in ("paper", "every", "never"):
