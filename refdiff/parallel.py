@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 import weakref
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 
@@ -21,6 +22,8 @@ import numpy as np
 import threadpoolctl
 
 from . import backend
+
+END = b"!"                          # what dismisses a member: no request, since those are numbers of 8 bytes
 
 
 def slices(n, parts):
@@ -79,12 +82,12 @@ class Workers:
         """[function(item) for item in items], side by side in threads."""
         return list(self._pool.map(function, items) if self._pool else map(function, items))
 
-    def shared(self, array):
-        """A copy of the array that every member of a team sees and may write; the array itself where none forks."""
+    def shared(self, x):
+        """A copy of the array x that every member of a team sees and may write; x itself where none forks."""
         if not self.processes:
-            return array
-        copy = np.frombuffer(mmap.mmap(-1, max(array.nbytes, 1)), array.dtype, array.size).reshape(array.shape)
-        copy[...] = array
+            return x
+        copy = np.frombuffer(mmap.mmap(-1, max(x.nbytes, 1)), x.dtype, x.size).reshape(x.shape)
+        copy[...] = x
         return copy
 
     def team(self, function, members):
@@ -123,36 +126,35 @@ class Team:
             return self._threads(lambda i: self.function(i, *numbers), range(self.members))
         if not self._others:
             raise RuntimeError("this team was dismissed: its Workers are closed")
-        for _, pipe in self._others:
-            pipe.send_bytes(np.array(numbers, np.float64).tobytes())
+        child = None
         try:
+            for child, pipe in self._others:
+                pipe.send_bytes(array("d", numbers).tobytes())
             results = [self.function(0, *numbers)]
-        except BaseException:
-            self.close()                                                        # the answers that are due never come
-            raise
-        for child, pipe in self._others:
-            try:
+            for child, pipe in self._others:
                 answer = pipe.recv_bytes()
-            except EOFError:
-                self.close()
-                raise RuntimeError(f"a process of this run (number {child}) died; the system may be out of memory: use "
-                                   "fewer threads, or a smaller batch") from None
-            if answer[:1] == b"!":
-                self.close()
-                raise RuntimeError("a part of the batch failed in a process of its own:\n" + answer[1:].decode())
-            results.append(float(np.frombuffer(answer)[0]))
+                if len(answer) != 8:
+                    raise RuntimeError("a part of the batch failed in a process of its own:\n" + answer.decode())
+                results.append(array("d", answer)[0])
+        except (EOFError, ConnectionError):
+            self.close()
+            raise RuntimeError(f"a process of this run (number {child}) died; the system may be out of memory: use "
+                               "fewer threads, or a smaller batch") from None
+        except BaseException:
+            self.close()                                                        # answers that are due would mix
+            raise
         return results
 
     def _serve(self, i, pipe):
-        """The life of a member: numbers in, a number out, until an empty request or the end of the first."""
+        """The life of a member: numbers in, a number out, until it is dismissed or the first has gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)                            # Ctrl-C is for the first
         try:
-            while request := pipe.recv_bytes():
-                numbers = np.frombuffer(request).tolist()
+            while (request := pipe.recv_bytes()) != END:
+                numbers = array("d", request)
                 try:
-                    pipe.send_bytes(np.float64(self.function(i, *numbers)).tobytes())
+                    pipe.send_bytes(array("d", [self.function(i, *numbers)]).tobytes())
                 except Exception:
-                    pipe.send_bytes(b"!" + traceback.format_exc().encode())
+                    pipe.send_bytes(traceback.format_exc().encode())
         except (EOFError, OSError):
             pass
         finally:
@@ -162,7 +164,8 @@ class Team:
 def by_rows(function, workers, rows=None):
     """x, *numbers -> y[n, ...] of function(x[row], row, *numbers), at most `rows` rows at a time, over all workers.
 
-    rows None: 64, or as many as hold 16K numbers. y has x's shape. Numbers may be arrays, which no other process is sent: then, and where none forks, threads do it.
+    rows None: 64, or as many as hold 16K numbers. y has x's shape. Numbers may be arrays, which no other process is
+    sent: then, and where none forks, threads do it.
     """
     threads, kept = workers.threads if workers else 1, {}
 
@@ -199,7 +202,7 @@ def _dismiss(others, owner):
     while others:
         child, pipe = others.pop()
         try:
-            pipe.send_bytes(b"")
+            pipe.send_bytes(END)
         except OSError:
             pass                                                                # it has gone already
         pipe.close()

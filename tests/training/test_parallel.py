@@ -57,7 +57,8 @@ def test_rows_are_each_given_once_and_come_back_in_place(n, rows, kind):
 
     def double(part, row, t, scale):
         assert len(part) == row.stop - row.start and (rows is None or len(part) <= rows)
-        return np.asarray(scale if np.ndim(scale) == 0 else scale[row][:, None, None], np.float32) * part + np.float32(t)
+        scale = scale if np.ndim(scale) == 0 else scale[row][:, None, None]
+        return np.asarray(scale, np.float32) * part + np.float32(t)
 
     with Workers(2) as workers:
         apply = by_rows(double, workers, rows)
