@@ -13,7 +13,7 @@ import traceback
 
 import numpy as np
 
-from .machine import about_numpy, about_torch, forget_peak, resident
+from .machine import Memory, about_numpy, about_torch
 
 
 class Child:
@@ -44,13 +44,10 @@ class Child:
     def memory(self, kind, steps):
         """MiB that `steps` steps added at their peak to what was resident before the first."""
         step = self.at(kind).step
-        before = resident()
-        if before is None:
-            return {"error": "this system has no /proc/self/status"}
-        forget_peak()
+        memory = Memory()
         for _ in range(steps):
             step()
-        return {"mib": resident()[1] - before[0], "before": before[0]}
+        return {"mib": memory.added()}
 
     def about(self):
         return about_numpy() if self.spec["side"] == "refdiff" else about_torch()

@@ -9,7 +9,7 @@ from .. import backend
 from ..nn.blocks import AttentionBlock, ResBlock
 from ..parallel import slices
 from ..rng import Key
-from .task import Task, synchronise
+from .task import Task, side_by_side, synchronise
 
 
 def products(network, n, train):
@@ -73,10 +73,10 @@ def gemm_task(network, n, train, workers):
                 [(a[0, rows], b[0]) for rows in slices(m, workers.threads)]
         work.append((parts, count))
 
-    def step():
+    def share(i):
         for parts, count in work:
-            for _ in range(count):
-                workers.map(lambda part: backend.product(*part), parts)
-        synchronise()
+            for _ in range(count if i < len(parts) else 0):
+                backend.product(*parts[i])
 
-    return Task(step, dict)
+    step = side_by_side(workers, share, workers.threads)
+    return Task(lambda: (step(), synchronise()), dict)

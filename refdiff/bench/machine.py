@@ -69,18 +69,36 @@ def about_torch():
 
 # ---- memory
 
-def resident():
-    """(now, peak) MiB of this process, or None where /proc does not tell."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return tuple(int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-    except (OSError, KeyError, ValueError):
-        return None
+class Memory:
+    """What this process and those it forked hold from now on, by /proc; OSError where that does not tell.
+
+    added(): MiB at their peaks over what was resident at the start. What they share counts once, in this process.
+    """
+
+    def __init__(self):
+        self.start = {pid: _status(pid) for pid in (os.getpid(), *_children(os.getpid()))}
+        for pid in self.start:
+            try:
+                Path(f"/proc/{pid}/clear_refs").write_text("5")         # the peak starts anew
+            except OSError:
+                pass                                                    # else importing may have been the peak
+
+    def added(self):
+        found = 0
+        for pid, before in self.start.items():
+            now = _status(pid)
+            shared = 0 if pid == os.getpid() else now["RssShmem"] - before["RssShmem"]
+            found += now["VmHWM"] - before["VmRSS"] - shared
+        return found / 1024
 
 
-def forget_peak():
-    """Start the peak anew at what is resident now; without the right to, importing may have been the peak."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
+def _status(pid):
+    """{name: KiB} of a process."""
+    lines = (line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {name: int(value.split()[0]) for name, value in lines if value.strip().endswith("kB")}
+
+
+def _children(pid):
+    """The processes that a process started."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()]

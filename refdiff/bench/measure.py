@@ -22,7 +22,7 @@ class Disagreement(ValueError):
     """Two contenders compute different numbers: nothing is timed."""
 
 
-class CannotRun(RuntimeError):
+class CannotRun(ChildProcessError):
     """A contender's process ended, or refused a task."""
 
 

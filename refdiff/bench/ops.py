@@ -8,7 +8,7 @@ from ..parallel import slices
 from ..rng import Key
 from .ours import BETAS, DECAY, EMA, LR
 from .subjects import SGEMM, find, res_block
-from .task import Task, synchronise
+from .task import Task, side_by_side, synchronise
 
 
 class NormSilu:
@@ -92,7 +92,7 @@ class Ours:
             return {name: np.concatenate(gs) if name in parts[0] and name not in subject.shared else sum(gs)
                     for name, gs in zip(names, found)}
 
-        return Task(lambda: self.workers.map(run, range(len(parts))), answers)
+        return Task(side_by_side(self.workers, run, len(parts)), answers)
 
 
 def update(subject):
@@ -110,4 +110,5 @@ def sgemm(workers):
     """A square product per thread: the machine's peak, as refdiff's BLAS reaches it."""
     n = SGEMM["cpu" if backend.name() == "numpy" else "cuda"]
     a = Key(0).normal((n, n), np.float32)
-    return Task(lambda: (workers.map(lambda _: backend.product(a, a), range(workers.threads)), synchronise()), dict)
+    step = side_by_side(workers, lambda i: backend.product(a, a), workers.threads)
+    return Task(lambda: (step(), synchronise()), dict)

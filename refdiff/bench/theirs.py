@@ -28,8 +28,11 @@ class Network:
         self.problem, self.device = problem(NETWORKS[name], batch), device
         self.last, self.compiled = layout != "contiguous", layout == "compile"
         p = self.problem
-        self.twin = Twin(p.network.layout, backend.to_host(p.theta.flat), self.last, device)
         self.labels = None if p.batch.labels is None else torch.as_tensor(backend.to_host(p.batch.labels)).to(device)
+
+    def twin(self):
+        """The network with its first weights: a task's own, as training moves them."""
+        return Twin(self.problem.network.layout, backend.to_host(self.problem.theta.flat), self.last, self.device)
 
     def images(self, x):
         return images(backend.to_host(x).astype(np.float32), self.last, self.device)
@@ -38,7 +41,7 @@ class Network:
         return {"train": self.train, "sample": self.sample}[kind]()
 
     def train(self):
-        p, b, twin = self.problem, self.problem.batch, self.twin
+        p, b, twin = self.problem, self.problem.batch, self.twin()
         x0, eps = self.images(b.x0), self.images(b.eps)
         masks = None if b.masks is None else [self.images(m) for m in b.masks]
         _, _, c_in, c_noise = p.denoiser.precondition(b.level)
@@ -73,7 +76,7 @@ class Network:
         return Task(step, lambda: {"loss": backward().cpu().numpy(), **twin.gradients()})
 
     def sample(self):
-        p, twin = self.problem, self.twin
+        p, twin = self.problem, self.twin()
         x, grid = self.images(p.x), sampling_grid(p.denoiser)
         t, s = grid.level(0), grid.level(1)
         c_skip, c_out, c_in, c_noise = (float(c) for c in p.denoiser.precondition(t))
