@@ -16,10 +16,10 @@ from .table import bar_lines, line, machine_lines, table
 
 @click.command("bench")
 @click.option("--only", type=Several(str), help=f"Parts, separated by commas, of {','.join(PARTS)}.  [default: all; "
-              "with --quick without ddpm-cifar10]")
+              "with --quick unet64,demo,ops]")
 @click.option("--threads", type=Several(int), default="1,2", show_default=True, help="Numbers of threads.")
 @click.option("--rounds", type=click.IntRange(1), help="Measurements per contender.  [default: 15; 3 with --quick]")
-@click.option("--quick", is_flag=True, help="Fewer rounds and subjects and no torch.compile: under two minutes.")
+@click.option("--quick", is_flag=True, help="Fewer rounds and subjects, no torch.compile, no peak memory: under two minutes.")
 @click.option("--isa", type=click.Choice(ISAS), default="native", show_default=True, help=(
     "native: every library picks its best kernels; avx2: all are held to AVX2; asis: the environment as it is."))
 @click.option("--torch/--no-torch", "torch", default=True, help="Without PyTorch: refdiff's own times.")
@@ -30,7 +30,7 @@ from .table import bar_lines, line, machine_lines, table
 @click.option("--heatmap", metavar="FILE.png", help="Draw the ratios of the sweep over channels and image sizes.")
 def bench(only, threads, rounds, quick, isa, torch, compiled, check, target, chart, heatmap):
     """Time training and sampling steps against PyTorch's, on the same networks, weights and batches, in turns."""
-    only = only if only is not None else tuple(p for p in PARTS if not (quick and p == "ddpm-cifar10"))
+    only = only if only is not None else ("unet64", "demo", "ops") if quick else PARTS
     settings = Settings(only, threads, rounds or (3 if quick else 15), isa, torch, compiled, quick)
     for path in filter(None, (target, chart, heatmap)):
         files.check_writable(path)

@@ -38,11 +38,15 @@ class Contender:
             stderr=self.errors, text=True, env={**environment(isa, threads), **dict(extra)})
 
     def __enter__(self):
-        self._send(self.spec)
+        self._write(self.spec)                          # read by the first `ask`: contenders start side by side
+        self.starting = True
         return self
 
     def __exit__(self, *error):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -52,15 +56,22 @@ class Contender:
         self.errors.close()
 
     def ask(self, do, **request):
-        return self._send({"do": do, **request})
+        """The answer to one request; CannotRun if there is none."""
+        if self.starting:
+            self._read()
+            self.starting = False
+        self._write({"do": do, **request})
+        return self._read()
 
-    def _send(self, request):
+    def _write(self, request):
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
         except OSError:
-            line = ""
+            pass                                        # its process ended: nothing will be read
+
+    def _read(self):
+        line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
             said = self.errors.read().strip().splitlines()

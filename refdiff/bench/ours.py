@@ -2,7 +2,7 @@
 import numpy as np
 
 from .. import backend
-from ..fit import TrainConfig, step_loss
+from ..fit import TrainConfig, part_loss, step_loss
 from ..optim import ema_update
 from ..process.grids import Grid
 from ..samplers import run
@@ -42,14 +42,16 @@ class Network:
         config = TrainConfig(batch=p.case.batch, lr=LR, beta1=BETAS[0], beta2=BETAS[1], weight_decay=LR * DECAY,
                              ema=EMA, weighting=p.case.weighting)
         objective = DenoisingObjective(p.denoiser, None, config)
-        theta = p.theta.copy()                  # training moves a copy: a sampling step has the first weights
+        objective.draw = lambda step: p.batch
+        theta, *grads = (p.theta.with_flat(self.workers.shared(flat.copy()))
+                         for flat in (p.theta.flat, *[0 * p.theta.flat] * self.workers.threads))
         thetas = {"theta": theta, "ema": theta.copy()}
-        grads = [theta.zeros_like() for _ in range(self.workers.threads)]
         optimiser = config.optimiser()
         adam = optimiser.init(theta.flat)
+        team = self.workers.team(part_loss(objective, thetas, grads, config), len(grads))
 
         def loss():
-            return step_loss(objective, thetas, p.batch, config, grads, self.workers)
+            return step_loss(team, grads, 0)
 
         def step():
             loss()

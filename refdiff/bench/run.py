@@ -99,13 +99,14 @@ def network_rows(settings, name, threads, precision, say):
     with meeting(settings, "network", name, threads, precision) as everyone, tempfile.TemporaryDirectory() as folder:
         for kind in ("train", "sample"):
             those, error = compare(everyone, kind, precision, folder, say)
-            row = statistics.row(time_all(those, kind, settings.rounds), kind=kind, disagreement=error, **where)
+            seconds = time_all(those, kind, settings.rounds, warmup=1 if settings.quick else 2)
+            row = statistics.row(seconds, kind=kind, disagreement=error, **where)
             if settings.device != "cpu":
                 gemms = time_all(everyone[:1], f"gemms {kind}", min(5, settings.rounds), warmup=1)["refdiff"]
                 row["gemms_s"] = statistics.median(gemms)
                 row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
             yield row
-    if settings.device == "cpu":
+    if settings.device == "cpu" and not settings.quick:
         try:
             mib = peak_memory(lambda label: contender(settings, label, "network", name, threads),
                               ("refdiff", *(EAGER if settings.torch else ())))

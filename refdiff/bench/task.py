@@ -13,9 +13,7 @@ class Task(NamedTuple):
 
 def side_by_side(workers, function, members):
     """() -> None that runs function(i) for i in 0..members-1 on the workers, as training does."""
-    if hasattr(workers, "team"):
-        return workers.team(lambda i: (function(i), 0.0)[1], members)
-    return lambda: workers.map(function, range(members))
+    return workers.team(lambda i: (function(i), 0.0)[1], members)
 
 
 def synchronise():
