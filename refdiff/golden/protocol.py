@@ -28,7 +28,8 @@ The network and the noise of a trajectory cannot be written down, so the program
 The operation "hello" comes first, with no inputs; its answer may be {"name": ..., "version": ..., "prediction": "eps",
 "operations": [...], "configurations": [{"sampler": "ddim", ...}]}, and "not-implemented" is as good. Standard input is
 closed at the end, on which the program exits. A reply that does not come in time, is no JSON, or has another id ends
-the program with an error that quotes it; for the next question it is started anew.
+the program with an error that quotes it; for the next question it is started anew. An answer may call the network and
+the noise CALLS times.
 """
 import inspect
 import json
@@ -44,6 +45,7 @@ from .adapter import OPERATIONS, PREFIXES, call, name_of
 
 SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 LONGEST = 10 ** 8                   # characters of a line
+CALLS = 10 ** 4                     # of the network and the noise for one answer: a loop without end is stopped
 GONE = object()                     # in the queue: standard output was closed
 
 
@@ -79,7 +81,7 @@ class Program:
     dtypes = ("float64",)                       # JSON has no other
 
     def __init__(self, command, timeout=20.0):
-        self.command = shlex.split(command) if isinstance(command, str) else list(command)
+        self.command = _split(command) if isinstance(command, str) else list(command)
         if not self.command:
             raise ValueError("audit: --command is empty, wanted a program and its arguments")
         self.timeout, self.process, self.number = timeout, None, 0
@@ -140,20 +142,19 @@ class Program:
             process.stdin.close()
         except OSError:
             pass
-        try:
-            process.wait(2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _ended(process, 2)
 
-    def _broken(self, why, kill=True):
+    def _broken(self, why):
         complaint = "".join(self.complaints[-3:]).strip()
-        if kill and self.process is not None:
-            self.process.kill()
-        code = self.process.poll() if self.process is not None and not kill else None
+        self.process.kill()
         self.close()
-        return ProtocolError(f"{self.command[0]}: {why}" + (f" (exit status {code})" if code is not None else "")
-                             + (f"; it said: {complaint[-300:]}" if complaint else ""))
+        return ProtocolError(f"{self.command[0]}: {why}" + (f"; it said: {complaint[-300:]}" if complaint else ""))
+
+    def _gone(self, stream, when):
+        """The error of a program whose stream is closed, ended or not."""
+        own = _ended(self.process, 2)
+        return self._broken(f"ended {when} (exit status {self.process.poll()})" if own
+                            else f"closed its standard {stream} {when}, and ran on")
 
     # ---- one question
 
@@ -165,9 +166,14 @@ class Program:
         functions = {name: value for name, value in inputs.items() if callable(value)}
         plain = {name: to_json(value) for name, value in inputs.items() if name not in functions}
         self._write({"id": self.number, "operation": operation, "inputs": plain})
+        calls = 0
         while True:
             reply = self._read(operation)
             if "call" in reply:
+                calls += 1
+                if calls > CALLS:
+                    raise self._broken(f"called {reply['call']!r} once more after {CALLS} calls for one {operation}; "
+                                       "does its loop end?")
                 self._write({"id": self.number, "value": self._called(reply, functions)})
             elif "error" in reply:
                 said = str(reply["error"])
@@ -178,12 +184,22 @@ class Program:
                 return answer if operation == "hello" else _arrays(answer)
 
     def _write(self, message):
+        process, late = self.process, threading.Event()
+
+        def stop():
+            late.set()
+            process.kill()                       # which ends a write that waits for a program that does not read
+        timer = threading.Timer(self.timeout, stop)
+        timer.start()
         try:
-            self.process.stdin.write(json.dumps(message, allow_nan=False) + "\n")
-            self.process.stdin.flush()
+            process.stdin.write(json.dumps(message, allow_nan=False) + "\n")
+            process.stdin.flush()
         except OSError:
-            self.process.wait()
-            raise self._broken("ended before it was asked", kill=False) from None
+            if late.is_set():
+                raise self._broken(f"did not read a question in {self.timeout:g} s") from None
+            raise self._gone("input", "before it was asked") from None
+        finally:
+            timer.cancel()
 
     def _read(self, operation):
         try:
@@ -191,12 +207,11 @@ class Program:
         except queue.Empty:
             raise self._broken(f"no reply to {operation} in {self.timeout:g} s") from None
         if line is GONE:
-            self.process.wait()
-            raise self._broken(f"ended without a reply to {operation}", kill=False)
+            raise self._gone("output", f"without a reply to {operation}")
         shown = repr(line.strip()[:80])
         try:
             reply = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._broken(f"replied {shown} to {operation}, wanted one line of JSON") from None
         if not isinstance(reply, dict) or reply.get("id") != self.number or len(
                 {"answer", "error", "call"} & set(reply)) != 1:
@@ -214,8 +229,26 @@ class Program:
                 return to_json(np.asarray(functions[name](int(reply["i"]))))
             time = reply["t"] if "t" in reply else reply["sigma"]
             return to_json(np.asarray(functions[name](np.array(from_json(reply["x"]), dtype=np.float64), float(time))))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise self._broken(f"called {name} with {sorted(reply)}: {type(error).__name__}: {error}") from error
+
+
+def _split(command):
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"audit: --command is {command!r}, wanted a line as for a shell: {error}") from error
+
+
+def _ended(process, seconds):
+    """Whether a program ends by itself in this time; it is killed if not."""
+    try:
+        process.wait(seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
 
 
 def _pump(stream, take, ended):

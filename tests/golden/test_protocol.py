@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from refdiff.cli import main
 from refdiff.golden import audit as auditing
+from refdiff.golden import protocol
 from refdiff.golden.adapter import call
 from refdiff.golden.protocol import Program, ProtocolError, from_json, to_json
 from refdiff.golden.store import load
@@ -137,6 +139,8 @@ def test_the_network_and_the_noise_are_called_back(tmp_path):
     ("r = read(); say(id=r['id'])", "one of answer, error, call"),
     ("r = read(); say(id=r['id'], call='denoiser', x=[[0]], t=1)", "called 'denoiser', wanted no call"),
     ("read(); sys.exit('no memory left')", "ended without a reply to schedule (exit status 1); it said: no memory"),
+    ("read(); print('[' * 100000, flush=True)", "wanted one line of JSON"),
+    ("import os; read(); os.close(1); time.sleep(60)", "closed its standard output without a reply to schedule, and"),
     ("time.sleep(60)", "no reply to schedule in 0.4 s")])
 def test_a_program_that_breaks_the_protocol_fails_with_what_it_did(body, says, tmp_path):
     made = program(tmp_path, body, timeout=10.0)
@@ -146,6 +150,30 @@ def test_a_program_that_breaks_the_protocol_fails_with_what_it_did(body, says, t
     assert says in str(error.value)
     answer = call(made, "nosuch", {})
     assert answer.missing and made.process is None
+
+
+def test_a_program_that_does_not_read_is_not_waited_for(tmp_path):
+    made = program(tmp_path, "import os; os.close(0); time.sleep(60)")
+    with pytest.raises(ProtocolError, match="closed its standard input before it was asked, and ran on"):
+        for _ in range(100):                                     # the first goes into the pipe, perhaps
+            made._write({"x": "0" * 1000})
+            time.sleep(0.01)
+    made = program(tmp_path, "time.sleep(60)")
+    made.timeout = 0.4
+    with pytest.raises(ProtocolError, match="did not read a question in 0.4 s"):
+        made.schedule(x=np.zeros(10 ** 6))                       # more than a pipe holds
+
+
+def test_an_answer_that_calls_without_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "CALLS", 20)
+    made = program(tmp_path, """
+        r = read()
+        while True:
+            say(id=r["id"], call="noise", i=0)
+            read()
+        """)
+    with pytest.raises(ProtocolError, match="called 'noise' once more after 20 calls for one trajectory"):
+        made.trajectory(noise=lambda i: np.zeros(1))
 
 
 def test_a_program_that_ended_is_started_anew_for_the_next_question(tmp_path):
@@ -177,6 +205,8 @@ def test_its_own_errors_and_what_it_has_not_are_told_apart(tmp_path):
 def test_a_program_that_is_not_there_or_says_nothing_is_refused_in_one_line():
     with pytest.raises(ValueError, match="cannot be started: No such file"):
         Program("./no_such_program --flag")
+    with pytest.raises(ValueError, match="wanted a line as for a shell: No closing quotation"):
+        Program("./mine 'a file")
     with pytest.raises(ValueError, match="--command is empty"):
         Program("  ")
     with pytest.raises(ValueError, match="wanted one line of JSON"):
