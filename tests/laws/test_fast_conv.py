@@ -41,6 +41,7 @@ CUTS = {"40-1": (40, 1), "300-2": (300, 2), "1-5": (1 << 18, 5), "1-64": (1 << 1
 @pytest.mark.parametrize("route", ROUTES)
 def test_any_cut_into_blocks_gives_the_plain_numbers(route, stride, pad, cut, monkeypatch):
     monkeypatch.setattr(conv, "BLOCK", CUTS[cut][0])
+    monkeypatch.setattr(conv, "PIXELS", 1)
     monkeypatch.setattr(winograd, "TILES", CUTS[cut][1])
     monkeypatch.setattr(winograd, "COLUMNS", 8)
     monkeypatch.setattr(conv, "WINOGRAD", (3, 1))

@@ -17,15 +17,18 @@ from .routed import Routed
 from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
+PIXELS = 256                       # at least so many, lest the kernel be read from memory for a few
 WINOGRAD = (32, 48)                # at least so many channels on both sides, and so many tiles of 4x4
 
 
-def blocks(n, p, row):
-    """(images, rows) of about BLOCK numbers, as slices, where one row of pixels takes `row` of them."""
-    if p * row <= BLOCK:
-        many = BLOCK // (p * row)
+def blocks(n, p, q, width):
+    """(images, rows) of p x q pixels, as slices: about BLOCK numbers, where each pixel takes `width` of them."""
+    row = q * width
+    most = max(BLOCK, PIXELS * width)
+    if p * row <= most:
+        many = most // (p * row)
         return [(slice(i, min(i + many, n)), slice(0, p)) for i in range(0, n, many)]
-    rows = max(1, BLOCK // row)
+    rows = max(1, most // row)
     return [(slice(i, i + 1), slice(r, min(r + rows, p))) for i in range(n) for r in range(0, p, rows)]
 
 
@@ -50,7 +53,7 @@ def blocked_forward(x, w, b, stride=1, pad="same"):
     p, q = check_conv2d(x, w, b, stride, pad)
     n, (k, _, c, d) = len(x), w.shape
     y, matrix = np.empty((n, p, q, d), x.dtype), w.reshape(k * k * c, d)
-    for images, rows in blocks(n, p, q * k * k * c):
+    for images, rows in blocks(n, p, q, k * k * c):
         part = y[images, rows].reshape(-1, d)
         multiply(gather(x, images, rows, q, k, stride, PADS[pad](k)[0]), matrix, part)
         part += b
@@ -74,7 +77,7 @@ def _flipped(x, w, before, dy):
     k, _, _, d = w.shape
     flipped = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(k * k * d, c)
     dx, dw = np.empty(x.shape, x.dtype), np.zeros((k * k * d, c), x.dtype)
-    for images, rows in blocks(n, h, wd * k * k * d):
+    for images, rows in blocks(n, h, wd, k * k * d):
         u = gather(dy, images, rows, wd, k, 1, before)
         multiply(u, flipped, dx[images, rows].reshape(-1, c))
         dw += inner(u, x[images, rows].reshape(-1, c))
@@ -86,7 +89,7 @@ def _by_offset(x, w, before, dy):
     n, h, wd, c = x.shape
     k, _, _, d = w.shape
     dx, dw = np.empty(x.shape, x.dtype), np.empty(w.shape, x.dtype)
-    for images, rows in blocks(n, h, wd * k * k * d):
+    for images, rows in blocks(n, h, wd, k * k * d):
         u = gather(dy, images, rows, wd, k, 1, before)
         x_rows, dx_rows = x[images, rows].reshape(-1, c), dx[images, rows].reshape(-1, c)
         some = scratch("some", dx_rows.shape, x.dtype)
@@ -112,7 +115,7 @@ def _scattered(x, w, stride, before, dy):
     matrix = w.reshape(k * k * c, d)
     image = np.zeros((n, max(stride * (p - 1) + k, h + before), max(stride * (q - 1) + k, wd + before), c), x.dtype)
     dw = np.zeros((k * k * c, d), x.dtype)
-    for images, rows in blocks(n, p, q * k * k * c):
+    for images, rows in blocks(n, p, q, k * k * c):
         u, dy_rows = gather(x, images, rows, q, k, stride, before), dy[images, rows].reshape(-1, d)
         dw += u.T @ dy_rows
         du = np.matmul(dy_rows, matrix.T, out=u).reshape(-1, rows.stop - rows.start, q, k, k, c)

@@ -19,7 +19,7 @@ import numpy as np
 from ..op import sum_rows
 from .scratch import overlapping, scratch
 
-TILES = 64                 # of a block
+TILES = 64                 # of a block; twice as many where the kernel is large, and costs more than the tiles
 COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
 
 B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -35,12 +35,13 @@ def matrices(dtype):
     return [(m, np.ascontiguousarray(m.T)) for m in pairs]
 
 
-def blocks(n, th, tw):
+def blocks(n, th, tw, w):
     """(images, rows of tiles) of about TILES tiles each, as slices."""
-    if th * tw <= TILES:
-        many = TILES // (th * tw)
+    tiles = TILES if w.size < 9 * 256 * 256 else 2 * TILES
+    if th * tw <= tiles:
+        many = tiles // (th * tw)
         return [(slice(i, min(i + many, n)), slice(0, th)) for i in range(0, n, many)]
-    rows = max(1, TILES // tw)
+    rows = max(1, tiles // tw)
     return [(slice(i, i + 1), slice(r, min(r + rows, th))) for i in range(n) for r in range(0, th, rows)]
 
 
@@ -86,7 +87,7 @@ def forward(x, w, b):
     d, th, tw = w.shape[3], -(-h // 4), -(-wd // 4)
     small, (to_output, _) = kernel(w), matrices(x.dtype)[2]
     y = np.empty((n, h, wd, d), x.dtype)
-    for images, rows in blocks(n, th, tw):
+    for images, rows in blocks(n, th, tw, w):
         many, t = images.stop - images.start, rows.stop - rows.start
         u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
         m = np.matmul(u, small, out=scratch("product", (36, many * t * tw, d), x.dtype))
@@ -106,7 +107,7 @@ def backward(x, w, dy):
     (_, from_input), (_, from_kernel), _ = matrices(x.dtype)
     small, dx = kernel(w.swapaxes(2, 3)), np.empty(x.shape, x.dtype)        # (36, d, c)
     dsmall = part = None
-    for images, rows in blocks(n, th, tw):
+    for images, rows in blocks(n, th, tw, w):
         many, t = images.stop - images.start, rows.stop - rows.start
         u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
         dm = output_cotangents(dy, images, rows, tw, scratch("product", (36, many * t * tw, d), x.dtype))
