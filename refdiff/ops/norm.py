@@ -22,19 +22,26 @@ def pixel_mean(x, groups):
     return means.repeat(c // groups, axis=1)[:, None, :]
 
 
+def check_group_norm(x, gamma, beta, groups, op="group_norm"):
+    """Refuse what does not fit x[n,h,w,c]."""
+    backend.of(x=x, gamma=gamma, beta=beta)
+    check_image(op, x)
+    c = x.shape[-1]
+    if c % groups:
+        raise wanted(op, "the number of channels", c, f"a multiple of groups={groups}")
+    if gamma.shape != (c,) or beta.shape != (c,):
+        raise wanted(op, "gamma and beta", f"{gamma.shape} and {beta.shape}", f"({c},), the channels of x")
+
+
 def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):
     """y = gamma (x - mu)/sqrt(var + eps) + beta, mu and var per image and group of channels [GN eq. 1, 2, 6, 7].
 
     x (n,h,w,c) with c divisible by groups; var is the biased variance. Published networks use
     eps = 1e-6 or 1e-5.
     """
-    xp = backend.of(x=x, gamma=gamma, beta=beta)
-    check_image("group_norm", x)
+    check_group_norm(x, gamma, beta, groups)
+    xp = backend.of(x=x)
     n, h, w, c = x.shape
-    if c % groups:
-        raise wanted("group_norm", "the number of channels", c, f"a multiple of groups={groups}")
-    if gamma.shape != (c,) or beta.shape != (c,):
-        raise wanted("group_norm", "gamma and beta", f"{gamma.shape} and {beta.shape}", f"({c},), the channels of x")
     xhat = x.reshape(n, h * w, c)
     xhat = xhat - pixel_mean(xhat, groups)
     rs = 1 / xp.sqrt(pixel_mean(xhat * xhat, groups) + eps)                     # 1/s, (n, 1, c)

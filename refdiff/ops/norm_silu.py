@@ -8,19 +8,15 @@ z/(1 + e^-z) = v (1 + tanh v) with v = z/2, and v is what is computed here. With
 g = gamma (1 + scale)/2 dv, dx is GroupNorm's. Beside x, one array of its size is kept: dy/dv.
 """
 from .. import backend
-from .norm import pixel_mean
-from .op import Op, check_image, sum_pixels, wanted
+from .norm import check_group_norm, pixel_mean
+from .op import Op, sum_pixels, wanted
 
 
 def check_norm_silu(x, e, gamma, beta, scale, shift, groups):
     """Refuse what does not fit x[n,h,w,c]."""
     backend.of(x=x, e=e, gamma=gamma, beta=beta, scale=scale, shift=shift)
-    check_image("norm_silu", x)
+    check_group_norm(x, gamma, beta, groups, "norm_silu")
     n, c = x.shape[0], x.shape[-1]
-    if c % groups:
-        raise wanted("norm_silu", "the number of channels", c, f"a multiple of groups={groups}")
-    if gamma.shape != (c,) or beta.shape != (c,):
-        raise wanted("norm_silu", "gamma and beta", f"{gamma.shape} and {beta.shape}", f"({c},), the channels of x")
     for name, a in (("e", e), ("scale", scale), ("shift", shift)):
         if a.shape != (n, c):
             raise wanted("norm_silu", f"the shape of {name}", a.shape, f"{(n, c)}, (n, c) of x")

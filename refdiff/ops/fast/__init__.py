@@ -5,14 +5,14 @@
 
 An op without a faster route is the plain one itself.
 """
-from .. import (add, avg_pool, concat, dropout, embedding, group_norm, scale_shift,  # noqa: F401
-                shift, silu, sinusoid, upsample)
+from .. import (add, avg_pool, concat, dropout, embedding, scale_shift, shift, silu, sinusoid,  # noqa: F401
+                upsample)
 from .attention import attention  # noqa: F401
 from .conv import conv2d  # noqa: F401
 from .linear import linear  # noqa: F401
-from .norm import norm_silu  # noqa: F401
+from .norm import group_norm, norm_silu  # noqa: F401
 from .routed import Routed, use  # noqa: F401
 
 # Faster on a device alone.
-avg_pool, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid, upsample = map(Routed, (
-    avg_pool, concat, embedding, group_norm, scale_shift, shift, silu, sinusoid, upsample))
+avg_pool, concat, embedding, scale_shift, shift, silu, sinusoid, upsample = map(Routed, (
+    avg_pool, concat, embedding, scale_shift, shift, silu, sinusoid, upsample))
