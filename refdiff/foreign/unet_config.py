@@ -25,6 +25,7 @@ PLAIN, RESNET, ATTENTION = (("DownBlock2D", "UpBlock2D"), ("ResnetDownsampleBloc
 ORDERS = {False: "sin_cos", True: "cos_sin"}                    # flip_sin_to_cos
 DENOMINATORS = {1: "half-1", 0: "half"}                         # freq_shift
 PADS = {0: "ddpm", 1: "same"}                                   # downsample_padding: 0 pads below and right
+CHANNELS, LAYERS = 2 ** 15, 100                                 # at most: beyond it a file is damaged, or meant to be
 
 
 def to_unet(config, size=None):
@@ -48,6 +49,13 @@ def to_unet(config, size=None):
         if given[name] not in values:
             refuse(name, " or ".join(map(repr, values)))
     widths = given["block_out_channels"]
+    if not isinstance(widths, (list, tuple)) or not widths or not all(_within(w, CHANNELS) for w in widths):
+        refuse("block_out_channels", f"a list of integers in 1..{CHANNELS}")
+    if not _within(given["layers_per_block"], LAYERS):
+        refuse("layers_per_block", f"an integer in 1..{LAYERS}")
+    for name in ("norm_eps", "dropout"):
+        if not isinstance(given[name], (int, float)):
+            refuse(name, "a number")
     size = size or given["sample_size"]
     if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
@@ -73,6 +81,10 @@ def to_unet(config, size=None):
         down_pad=PADS[given["downsample_padding"]], classes=given["num_class_embeds"] or 0, null_class=False,
         dropout=float(given["dropout"]), embedding_order=ORDERS[given["flip_sin_to_cos"]],
         embedding_denominator=DENOMINATORS[given["freq_shift"]])
+
+
+def _within(value, most):
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _levels(given):

@@ -163,6 +163,9 @@ UPDOWN = {"downsample_type": "resnet", "upsample_type": "resnet"}
     ({**UPDOWN, "sample_size": 16, "block_out_channels": [8, 8, 8],
       "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
       "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]}, "conv and resnet"),
+    ({"block_out_channels": "ab"}, "a list of integers"), ({"block_out_channels": [8, -8]}, "a list of integers"),
+    ({"block_out_channels": [10 ** 6] * 2}, "a list of integers"), ({"layers_per_block": 10 ** 9}, "layers_per_block"),
+    ({"norm_eps": "x"}, "norm_eps is 'x', wanted a number"),
     ({"norm_num_groups": 3}, "groups"), ({"attention_head_dim": 5}, "heads of 5"), ({"sample_size": 7}, "halve")])
 def test_a_configuration_that_refdiff_has_no_network_for_is_refused_by_its_name(change, says):
     with pytest.raises(ValueError, match=says):
