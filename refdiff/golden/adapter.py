@@ -24,6 +24,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ..process.parameterization import KINDS
 from . import adapters
 
 OPERATIONS = ("schedule", "grid", "q_sample", "posterior", "convert", "threshold", "step", "trajectory", "network",
@@ -57,7 +58,7 @@ def load(name):
     if isinstance(adapter, type) or inspect.isfunction(adapter):
         try:
             adapter = adapter()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = isinstance(error, ImportError) and where in shipped()
             raise ValueError(f"adapter {name}: {adapter.__name__}() failed: {last_line(error)}"
                              + ("; pip install 'refdiff[interop]'" if missing else "")) from error
@@ -89,7 +90,7 @@ def _import(name, where):
         return importlib.import_module(where)
     except ValueError:
         raise
-    except Exception as error:                                         # whatever the module's own code raises
+    except (Exception, SystemExit) as error:                           # whatever the module's own code raises
         raise ValueError(f"adapter {name}: cannot be imported: {last_line(error)}; wanted one of "
                          f"{', '.join(sorted(known))}, MODULE:OBJECT or a file.py, and what it needs installed"
                          ) from error
@@ -121,6 +122,14 @@ def name_in_python(adapter):
     return f"{module}:{kind.__name__}" if getattr(known, kind.__name__, None) is kind and operations(kind) else ""
 
 
+def prediction_of(adapter):
+    """The kind that an adapter's networks predict. Raises ValueError where it is none."""
+    kind = getattr(adapter, "prediction", "eps")
+    if kind not in KINDS:
+        raise ValueError(f"adapter {name_of(adapter)}: prediction is {kind!r}, wanted one of {', '.join(KINDS)}")
+    return kind
+
+
 def subject_of(adapter, operation, inputs):
     """The class or function audited: what adapter.subject(operation, inputs) says, else NAME.OPERATION."""
     says = getattr(adapter, "subject", None)
@@ -150,17 +159,22 @@ def call(adapter, operation, inputs):
         return Answer(missing=f"{operation} takes no argument {', '.join(unknown)}")
     try:
         with np.errstate(all="ignore"):                     # what is not finite is judged, not warned of
-            value = method(**inputs)
+            value = method(**{name: _own(part) for name, part in inputs.items()})
         if value is NotImplemented:
             return Answer(missing=f"{operation} returned NotImplemented")
         return Answer(fields=normalise(value))
     except NotImplementedError as error:
         return Answer(missing=str(error) or f"{operation} raised NotImplementedError")
-    except Exception as error:
+    except (Exception, SystemExit) as error:                # sys.exit would end the audit, with status 0 perhaps
         unknown = isinstance(error, TypeError) and re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown and unknown[1] in inputs:                # handed on with **options to what has no such option
             return Answer(missing=f"{operation} takes no option {unknown[1]}")
         return Answer(error=last_line(error))
+
+
+def _own(value):
+    """An array of the adapter's own: what writes into its x in place does not change what is asked next."""
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def names_argument(adapter, operation, name):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import causes, oracles
-from .adapter import call, load, names_argument, subject_of
+from .adapter import call, load, names_argument, prediction_of, subject_of
 from .case import digits as agreeing
 from .finding import Finding
 from .handed import handed
@@ -29,6 +29,8 @@ def audit(adapter, cases=(), only=None, expected=None, spec="", tick=lambda find
     """
     if isinstance(adapter, str):
         spec, adapter = spec or adapter, load(adapter)
+    prediction_of(adapter)                          # refused before any work, as what configurations lists is
+    settings = settings_of(adapter) if with_oracles else []
     found, memory = [], Memory()
 
     def note(finding):
@@ -41,7 +43,6 @@ def audit(adapter, cases=(), only=None, expected=None, spec="", tick=lambda find
         if matches(case.id, only):
             note(judge(adapter, case, spec, memory))
     if with_oracles:
-        settings = settings_of(adapter)
         for setting in settings:
             for name in oracles.ORACLES:
                 if matches(f"oracle/{name}/{setting.id}", only):
@@ -227,10 +228,10 @@ def read_expected(path):
     else:
         import tomli as tomllib
     try:
-        table = tomllib.loads(Path(path).read_text())
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not TOML: {error}; wanted lines like \"id-glob\" = \"reason\"") from error
-    flat = table.get("expected", table)
+    flat = table["expected"] if isinstance(table.get("expected"), dict) else table
     bad = [name for name, reason in flat.items() if not isinstance(reason, str) or not reason.strip()]
     if bad:
         raise ValueError(f"{path}: {bad[0]!r} has no reason, wanted \"id-glob\" = \"reason\", the id in quotes")

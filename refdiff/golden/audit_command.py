@@ -56,12 +56,12 @@ def audit(adapter, program, timeout, only, expect, cases_only, **targets):
     finally:
         if program:
             loaded.close()
+    if not report.findings:
+        raise ValueError(f"audit: no check matches --only {only!r}; refdiff golden list shows the cases' ids")
     for name, target in targets.items():
         if target:
             files.write(target, WRITERS[name](report))
     click.echo("\n".join(terminal(report)))
-    if not report.findings:
-        raise ValueError(f"audit: no check matches --only {only!r}; refdiff golden list shows the cases' ids")
     if report.failed:
         raise SystemExit(1)
 

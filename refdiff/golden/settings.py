@@ -7,6 +7,7 @@ without one, DEFAULTS are asked for, and a sampler that answers none of them is 
 `rule` is the grid's; a solver's own rule is the option `solver_rule`. The truth is the world's: the exact flow, the
 exact law, the levels of the grid.
 """
+import inspect
 import itertools
 import math
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from ..process.level import ve
 from ..process.parameterization import Prediction
 from ..rng import Key
 from ..samplers.orders import LINE
-from .adapter import call
+from .adapter import call, last_line
 
 SIGMAS = {"karras": {"sigma_min": 0.05, "sigma_max": 10.0}, "exponential": {"sigma_min": 0.05, "sigma_max": 10.0}}
 ASKED = ("sampler", "schedule", "T", "rule", "final")
@@ -47,16 +48,27 @@ class Setting:
 
     @classmethod
     def of(cls, given):
-        """From an adapter's dict. Raises ValueError for one without a sampler."""
+        """From an adapter's dict. Raises ValueError for one that refdiff has nothing to compare with."""
         if isinstance(given, Setting):
             return given
-        if "sampler" not in given:
-            raise ValueError(f"configurations: {given} names no sampler; wanted a dict with {', '.join(ASKED)}")
-        if given["sampler"] not in samplers.SAMPLERS:
-            raise ValueError(f"configurations: sampler is {given['sampler']!r}, wanted one of "
-                             f"{', '.join(samplers.SAMPLERS)}")
+        if not isinstance(given, dict) or "sampler" not in given:
+            raise ValueError(f"configurations: {given!r} names no sampler; wanted a dict with {', '.join(ASKED)}")
         beside = {k: v for k, v in given.items() if k not in (*ASKED, "options")}
-        return cls(**{k: given[k] for k in ASKED if k in given}, options={**beside, **given.get("options", {})})
+        made = cls(**{k: given[k] for k in ASKED if k in given}, options={**beside, **given.get("options", {})})
+        if made.sampler not in samplers.SAMPLERS:
+            raise ValueError(f"configurations: sampler is {made.sampler!r}, wanted one of "
+                             f"{', '.join(samplers.SAMPLERS)}")
+        if made.T is not None and (not isinstance(made.T, int) or made.T < 1):
+            raise ValueError(f"configurations: T is {made.T!r}, wanted an integer >= 1, or None for levels of sigma")
+        if made.T is not None and made.schedule not in schedules.SCHEDULES:
+            raise ValueError(f"configurations: schedule is {made.schedule!r}, wanted one of "
+                             f"{', '.join(schedules.SCHEDULES)}, or T = None for levels of sigma")
+        known = inspect.signature(samplers.SAMPLERS[made.sampler]).parameters
+        for name in made.options:
+            if name != "grid_options" and ("rule" if name == "solver_rule" else name) not in known:
+                raise ValueError(f"configurations: {made.sampler} has no option {name!r}, wanted some of "
+                                 f"{', '.join([*known][3:-1])}")
+        return made
 
     def grid(self, steps):
         """The levels that the paper's sampler visits. Raises ValueError where there is no such grid."""
@@ -128,8 +140,8 @@ def settings_of(adapter):
     if not callable(getattr(adapter, "trajectory", None)):
         return []
     own = getattr(adapter, "configurations", None)
-    if callable(own):
-        return [Setting.of(given) for given in own()]
+    if own is not None:
+        return [Setting.of(given) for given in _listed(own)]
     same = {}
     for setting in (s for s in DEFAULTS if s.T):
         same.setdefault((setting.sampler, *sorted(setting.options.items())), []).append(setting)
@@ -139,6 +151,15 @@ def settings_of(adapter):
             other = (replace(mine[0], schedule=schedule, rule=rule, final=final) for schedule, rule, final in ELSEWHERE)
             found += itertools.islice((setting for setting in other if answers(adapter, setting)), 1)
     return found
+
+
+def _listed(own):
+    """The list that `configurations` is or returns."""
+    try:
+        return list(own() if callable(own) else own)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"configurations: {last_line(error)}; wanted a list of dicts with {', '.join(ASKED)}") \
+            from error
 
 
 def answers(adapter, setting, steps=2):

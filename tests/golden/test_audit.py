@@ -37,6 +37,28 @@ def judged(method, asked=None, **attributes):
 
 # ---- one answer
 
+def test_what_an_adapter_writes_into_its_arguments_stays_its_own():
+    def ema(average, theta, decay):
+        average *= decay
+        average += (1 - decay) * theta
+        theta[:] = 7
+        return average
+    asked = case()
+    for _ in range(2):
+        assert judged(ema, asked).status == "pass"
+    np.testing.assert_array_equal(asked.inputs["theta"], [0, 0])
+
+
+def test_an_adapter_that_exits_fails_and_the_audit_goes_on(tmp_path):
+    def ema(average, theta, decay):
+        sys.exit(0)
+    found = judged(ema)
+    assert (found.status, found.cause) == ("fail", "SystemExit: 0")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match="cannot be imported: SystemExit: 0"):
+        adapters.load(str(tmp_path / "script.py"))
+
+
 def test_an_answer_may_be_bare_a_dict_a_list_or_a_tensor():
     class Tensor:
         dtype = "float32"
@@ -151,6 +173,26 @@ def test_an_adapter_with_another_table_of_noise_is_judged_on_it_stochastic_sampl
     assert {f.status for f in found} == {"pass"}, [f.cause for f in found]
 
 
+@pytest.mark.parametrize("given, says", [
+    (3, "not iterable; wanted a list of dicts"), ([3], "3 names no sampler"), ([{}], "names no sampler"),
+    ([{"sampler": "ddmi"}], "sampler is 'ddmi', wanted one of"), ([{"sampler": "ddim", "T": 0}], "T is 0, wanted"),
+    ([{"sampler": "ddim", "schedule": "cosinus"}], "schedule is 'cosinus', wanted one of"),
+    ([{"sampler": "ddim", "foo": 1}], "ddim has no option 'foo', wanted some of eta, noise"),
+    (lambda: 1 / 0, "configurations: ZeroDivisionError")])
+def test_configurations_that_cannot_be_asked_for_are_refused(given, says):
+    mine = SimpleNamespace(name="mine", trajectory=homemade.trajectory, configurations=given)
+    with pytest.raises(ValueError, match=says):
+        auditing.audit(mine)
+
+
+def test_configurations_may_be_a_list_and_a_prediction_is_one_that_there_is():
+    mine = SimpleNamespace(name="mine", trajectory=homemade.trajectory, configurations=[{"sampler": "ddim"}])
+    assert [f.status for f in auditing.audit(mine, only="oracle/flow/*")] == ["pass"]
+    mine.prediction = "epsilon"
+    with pytest.raises(ValueError, match="adapter mine: prediction is 'epsilon', wanted one of eps, x0, v"):
+        auditing.audit(mine)
+
+
 def test_an_audit_says_that_it_saw_no_stochastic_sampler():
     found = auditing.audit(Cosine(("ddim",)), only="oracle/law*")
     assert [f.check for f in found if "no stochastic sampler was judged" in f.cause] == ["oracle/law"]
@@ -180,6 +222,11 @@ def test_a_table_that_is_no_table_of_reasons_is_refused(tmp_path):
         (tmp_path / "e.toml").write_text(text)
         with pytest.raises(ValueError, match=says):
             auditing.read_expected(tmp_path / "e.toml")
+    (tmp_path / "e.toml").write_text('expected = "a reason of what is called so"')
+    assert list(auditing.read_expected(tmp_path / "e.toml")) == ["expected"]
+    (tmp_path / "e.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="e.toml: is not TOML"):
+        auditing.read_expected(tmp_path / "e.toml")
     (tmp_path / "e.toml").write_text('[expected]\n"ema/*" = "why"\n')
     assert auditing.read_expected(tmp_path / "e.toml") == {"ema/*": "why"}
 
@@ -249,6 +296,8 @@ def test_the_command_refuses_what_it_cannot_do_in_one_line(tmp_path):
                             (("no_such_adapter",), "cannot be imported")):
         done = run(*arguments)
         assert done.exit_code == 2 and says in done.output and "Traceback" not in done.output
+    target = tmp_path / "found.json"
+    assert run(HOME, "--only", "nosuch/*", "--json", target).exit_code == 2 and not target.exists()
 
 
 # ---- pytest
