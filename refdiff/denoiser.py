@@ -166,7 +166,7 @@ class Denoiser:
         """The denoiser of samplers, (x, level) -> Prediction: theta and labels (n,) fixed, some rows at a time.
 
         The network runs in theta's dtype; the prediction comes back in x's, so that a sampler's state stays float64.
-        rows: at most so many at a time; None: 64, or more where they are small. Theta is not to change while it is bound:
+        rows: at most so many at a time; None: 64, or more where they are small. Theta must not change while bound:
         other processes may hold a copy.
         """
         def part(x, row, *level):

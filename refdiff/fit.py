@@ -4,11 +4,9 @@
     objective.draw(step)                                    every random number of a step, by name
     objective.loss(thetas, batch, rows, grad, share)        the loss of some rows of it, gradient added into grad
 
-`fit` runs any such objective: parts of the batch side by side, gradients summed in order, clipping,
-AdamW, moving averages, checkpoints. A draw is a function of (seed, step), so a run that is killed and
-resumed meets the same numbers and ends on the same bits.
+`fit` runs any such objective: its steps (steps.py), the learning rate's course, checkpoints. A draw is a function of
+(seed, step), so a run that is killed and resumed meets the same numbers and ends on the same bits.
 """
-import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -16,13 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from . import backend
-from .checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from .checkpoint import Checkpoint, save_checkpoint
 from .config import check, setting
 from .data import batch_indices
 from .denoiser import WEIGHTINGS
 from .files import check_writable
-from .optim import AdamState, AdamW, clip_by_global_norm, ema_decay, ema_update, learning_rate
-from .parallel import Workers, slices
+from .optim import AdamW, learning_rate
+from .parallel import Workers
+from .steps import Steps
 
 
 class TrainingDiverged(RuntimeError):
@@ -78,27 +77,6 @@ class Images:
         return self.images[backend.asarray(index)], labels
 
 
-def part_loss(objective, thetas, grads, config):
-    """The function (i, step) -> the loss of part i of that step's batch, weighted; its gradient is left in grads[i]."""
-    parts = slices(config.batch, len(grads))
-
-    def part(i, step):
-        rows = parts[i]
-        share = (rows.stop - rows.start) / config.batch
-        grads[i].flat[...] = 0
-        return share * objective.loss(thetas, objective.draw(int(step)), rows, grads[i], share)
-
-    return part
-
-
-def step_loss(team, grads, step):
-    """The loss of a whole batch, and its gradient in grads[0]: each part has a gradient of its own, summed in order."""
-    losses = team(step)
-    for grad in grads[1:team.members]:
-        grads[0].flat += grad.flat
-    return sum(losses)
-
-
 def fit(objective, checkpoint, config, path, progress=True):
     """Run an objective from a checkpoint (step 0: the start) to config.steps; returns the last checkpoint.
 
@@ -108,56 +86,38 @@ def fit(objective, checkpoint, config, path, progress=True):
     """
     check_writable(path)
     layout = objective.denoiser.network.layout
-    optimiser = config.optimiser()
     losses = list(checkpoint.history.get("loss", []))
     saved = f"the last good checkpoint is {path}, step {checkpoint.step}" if checkpoint.step else "none is saved yet"
 
-    workers = Workers(config.threads)
-    thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
-    thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas.items()}
-    theta = thetas["theta"]
-    grads = [theta.with_flat(workers.shared(0 * theta.flat)) for _ in range(min(config.threads, config.batch))]
-    adam = AdamState(thetas["m"].flat, thetas["v"].flat, checkpoint.step)
-
     def snapshot(step):
-        vectors = {name: backend.to_host(t.flat).copy() for name, t in thetas.items()}
+        vectors = {name: backend.to_host(t.flat).copy() for name, t in steps.thetas.items()}
         return replace(checkpoint, vectors=vectors, step=step, history={"loss": np.array(losses)})
 
-    with workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
+    with Workers(config.threads) as workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
                                                   desc=objective.kind, disable=not progress) as bar:
-        team = workers.team(part_loss(objective, thetas, grads, config), len(grads))
+        thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
+        steps = Steps(objective, thetas, config, workers)
         for step in range(checkpoint.step, config.steps):
-            loss = step_loss(team, grads, step)
-            norm = clip_by_global_norm(grads[0].flat, config.clip)
+            loss, norm = steps.gradient(step)
             usual = float(np.median(losses[-100:])) if len(losses) >= 10 else math.inf
             if not (math.isfinite(loss) and math.isfinite(norm)) or loss > config.explode * usual:
                 raise TrainingDiverged(
                     f"{objective.kind}: step {step}: loss {loss:g}, gradient norm {norm:g} (median loss of the last "
                     f"100 steps {usual:g}); {saved}; lower lr, now {config.lr:g}, or look at the data of that step")
             lr = learning_rate(step, config.steps, config.lr, min(config.warmup, config.steps))
-            optimiser.update(adam, theta.flat, grads[0].flat, lr)
-            for name, decay in objective.averages.items():
-                ema_update(thetas[name].flat, theta.flat, ema_decay(step, decay))
+            steps.update(step, lr, norm)
             losses.append(loss)
             bar.update()
             if step % 10 == 0:
                 rate = (bar.format_dict["rate"] or 0) * config.batch
                 bar.set_postfix_str(f"loss {np.mean(losses[-100:]):.4f}, {rate:.0f} images/s", refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                if not math.isfinite(float(theta.flat.sum())):
+                if not math.isfinite(float(steps.thetas["theta"].flat.sum())):
                     raise TrainingDiverged(f"{objective.kind}: step {step}: theta is no longer finite, loss {loss:g}; "
                                            f"{saved}; lower lr, now {config.lr:g}")
                 save_checkpoint(path, snapshot(step + 1))
                 saved = f"the last good checkpoint is {path}, step {step + 1}"
     return snapshot(config.steps)
-
-
-def fingerprint(dataset):
-    """A digest of images and labels: a run resumes on the data it began with, or not at all."""
-    digest = hashlib.blake2b(np.ascontiguousarray(dataset.images).data, digest_size=16)
-    if dataset.labels is not None:
-        digest.update(np.ascontiguousarray(dataset.labels).data)
-    return digest.hexdigest()
 
 
 def start(denoiser, theta, averages, kind, resolved, seed, **extra):
@@ -166,25 +126,3 @@ def start(denoiser, theta, averages, kind, resolved, seed, **extra):
     vectors = {"theta": host, **{name: host.copy() for name in averages},
                "m": np.zeros_like(host), "v": np.zeros_like(host), **extra}
     return Checkpoint(kind, resolved, theta.layout.index(), vectors, seed=seed)
-
-
-def check_new(path):
-    """Refuse to write over another run's checkpoint."""
-    if path.exists():
-        raise FileExistsError(f"{path} exists; go on with --resume (resume=True), or choose another --out")
-
-
-def check_same(wanted, got, path):
-    """Raise CheckpointError that lists every setting in which a resumed run differs from the one in the file."""
-    def flat(tree, prefix=""):
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, list(value) if isinstance(value, tuple) else value
-    wanted, got = dict(flat(wanted)), dict(flat(got))
-    free = ("data.source", "train.save_every", "distil.save_every")
-    other = [f"{k} is {got.get(k)!r} in the file, {wanted.get(k)!r} now" for k in sorted(wanted.keys() | got.keys())
-             if wanted.get(k) != got.get(k) and k not in free]
-    if other:
-        raise CheckpointError(f"{path} cannot be resumed under another configuration: {'; '.join(other)}")

@@ -8,10 +8,11 @@ import numpy as np
 from . import figures
 from .checkpoint import load_checkpoint
 from .denoiser import restore
-from .fit import Images, check_new, check_same, fingerprint, fit, start
+from .fit import Images, fit, start
 from .losses import denoising_loss
 from .parallel import Workers
 from .process.level import Level
+from .resume import check_new, check_same, fingerprint
 from .rng import Key
 
 

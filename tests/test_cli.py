@@ -168,7 +168,7 @@ def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
 def test_what_cannot_be_written_is_refused_before_any_work(runs, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "x.npy").mkdir()
-    monkeypatch.setattr("refdiff.fit.step_loss", None)
+    monkeypatch.setattr("refdiff.fit.Steps", None)
     monkeypatch.setattr("refdiff.cli.draw_samples", None)
     monkeypatch.setattr("refdiff.cli.Reference", None)
     refused = [refdiff("train", "--out", tmp_path / "file", *SMALL, ok=False),
@@ -240,7 +240,7 @@ def test_too_few_samples_and_heldout_images_of_another_kind_are_refused_and_labe
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
-    monkeypatch.setattr("refdiff.fit.step_loss", stop)
+    monkeypatch.setattr("refdiff.fit.Steps.gradient", stop)
     result = CliRunner().invoke(main, ["train", "--steps", "2", "--out", str(tmp_path), *SMALL])
     assert result.exit_code == 130 and "--resume" in result.output
 

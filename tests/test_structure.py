@@ -30,6 +30,7 @@ FLOORS = (
     "tangent",
     "denoiser classifier",
     "losses objectives optim metrics readers data checkpoint",
+    "steps resume",
     "fit",
     "train distill",
     "sample evaluate report info likelihood",
@@ -51,7 +52,7 @@ LONGEST_MODULE = 400
 # networks and losses (ops/variational.py, the terms of the bound, is for those who also learn variances, and
 # ops/tokens.py for those who build other networks).
 CORE = ("process/schedules.py", "process/gaussian.py", "samplers/ddpm.py", "samplers/ddim.py", "ops/[!tv]*.py",
-        "nn/*.py", "models/unet.py", "losses.py", "fit.py", "train.py", "distill/consistency.py")
+        "nn/*.py", "models/unet.py", "losses.py", "steps.py", "fit.py", "train.py", "distill/consistency.py")
 LONGEST_CORE = 1500
 
 

@@ -1,12 +1,14 @@
 """refdiff's side of a network: the whole product path of a training step and of a sampling step."""
+import itertools
+
 import numpy as np
 
 from .. import backend
-from ..fit import TrainConfig, part_loss, step_loss
-from ..optim import ema_update
+from ..fit import TrainConfig
 from ..process.grids import Grid
 from ..samplers import run
 from ..samplers.ddim import ddim
+from ..steps import Steps
 from ..train import DenoisingObjective
 from .gemms import gemm_task
 from .networks import NETWORKS, problem
@@ -43,25 +45,19 @@ class Network:
                              ema=EMA, weighting=p.case.weighting)
         objective = DenoisingObjective(p.denoiser, None, config)
         objective.draw = lambda step: p.batch
-        theta, *grads = (p.theta.with_flat(self.workers.shared(flat.copy()))
-                         for flat in (p.theta.flat, *[0 * p.theta.flat] * self.workers.threads))
-        thetas = {"theta": theta, "ema": theta.copy()}
-        optimiser = config.optimiser()
-        adam = optimiser.init(theta.flat)
-        team = self.workers.team(part_loss(objective, thetas, grads, config), len(grads))
-
-        def loss():
-            return step_loss(team, grads, 0)
+        steps = Steps(objective, {name: p.theta.copy() if name in ("theta", "ema") else p.theta.zeros_like()
+                                  for name in ("theta", "ema", "m", "v")}, config, self.workers)
+        count = itertools.count()
 
         def step():
-            loss()
-            optimiser.update(adam, theta.flat, grads[0].flat, LR)
-            ema_update(thetas["ema"].flat, theta.flat, EMA)
+            _, norm = steps.gradient(0)
+            steps.update(next(count), LR, norm)
             synchronise()
 
         def answers():
-            found = {"loss": np.array(loss())}
-            return {**found, **{name: backend.to_host(grads[0][name]) for name in p.network.layout.handles}}
+            loss, _ = steps.gradient(0)
+            return {"loss": np.array(loss),
+                    **{name: backend.to_host(steps.grad[name]) for name in p.network.layout.handles}}
 
         return Task(step, answers)
 

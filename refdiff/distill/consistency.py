@@ -20,8 +20,9 @@ from ..ops import mse, pseudo_huber
 from ..parallel import Workers
 from ..process.grids import karras
 from ..process.level import expand, ve
+from ..resume import check_new, check_same, fingerprint
 from ..rng import Key
-from ..fit import Images, TrainConfig, check_new, check_same, fingerprint, fit, start
+from ..fit import Images, TrainConfig, fit, start
 
 
 @dataclass(frozen=True)

@@ -103,18 +103,14 @@ def test_a_run_is_clipping_adamw_and_the_average_on_the_gradients_it_met(tmp_pat
     theta is float32: a rounding of 6e-8 of a theta of about 1, every step.
     """
     config = replace(CONFIG, steps=8, lr=1e-2, warmup=3, clip=0.05, weight_decay=0.1, ema=0.4, beta1=0.8, beta2=0.9)
-    real, real_parts, thetas_met, grads_met = loop.step_loss, loop.part_loss, [], []
+    real, thetas_met, grads_met = loop.Steps.gradient, [], []
 
-    def parts(objective, thetas, *rest):
-        thetas_met.append({name: thetas[name].flat.astype(np.float64) for name in ("theta", "ema")})
-        return real_parts(objective, thetas, *rest)
-
-    def spy(team, grads, step):
-        loss = real(team, grads, step)
-        grads_met.append(grads[0].flat.astype(np.float64))
-        return loss
-    monkeypatch.setattr(loop, "step_loss", spy)
-    monkeypatch.setattr(loop, "part_loss", parts)
+    def spy(steps, step):
+        thetas_met.append({name: steps.thetas[name].flat.astype(np.float64) for name in ("theta", "ema")})
+        found = real(steps, step)
+        grads_met.append(steps.grad.flat.astype(np.float64))
+        return found
+    monkeypatch.setattr(loop.Steps, "gradient", spy)
     end = run(tmp_path, config)
     theta, ema = thetas_met[0]["theta"].copy(), thetas_met[0]["ema"].copy()
     m, v = 0 * theta, 0 * theta
@@ -194,13 +190,13 @@ def test_every_prediction_trains(tmp_path, prediction, process, weighting):
 
 
 def test_a_nan_stops_the_run_and_names_step_loss_and_checkpoint(tmp_path, monkeypatch):
-    real, calls = loop.step_loss, []
+    real, calls = loop.Steps.gradient, []
 
     def broken(*args):
-        loss = real(*args)
+        loss, norm = real(*args)
         calls.append(loss)
-        return float("nan") if len(calls) == 7 else loss
-    monkeypatch.setattr(loop, "step_loss", broken)
+        return float("nan") if len(calls) == 7 else loss, norm
+    monkeypatch.setattr(loop.Steps, "gradient", broken)
     with pytest.raises(TrainingDiverged, match=r"step 6: loss nan.*checkpoint.h5, step 4"):
         run(tmp_path)
     monkeypatch.undo()
@@ -209,13 +205,13 @@ def test_a_nan_stops_the_run_and_names_step_loss_and_checkpoint(tmp_path, monkey
 
 
 def test_a_nan_gradient_stops_the_run_too(tmp_path, monkeypatch):
-    real = loop.step_loss
+    real = loop.Steps._loss
 
-    def broken(team, grads, step):
-        loss = real(team, grads, step)
-        grads[0].flat[5] = np.inf
+    def broken(steps, i, step):
+        loss = real(steps, i, step)
+        steps.grads[i].flat[5] = np.inf
         return loss
-    monkeypatch.setattr(loop, "step_loss", broken)
+    monkeypatch.setattr(loop.Steps, "_loss", broken)
     with pytest.raises(TrainingDiverged, match="step 0: .*gradient norm inf.*none is saved yet"):
         run(tmp_path)
     assert not (tmp_path / "checkpoint.h5").exists()
@@ -227,12 +223,13 @@ def test_a_run_that_was_killed_before_its_first_save_begins_again(tmp_path):
 
 @pytest.mark.parametrize("step", [10, 110])
 def test_an_exploding_loss_stops_the_run(tmp_path, monkeypatch, step):
-    real, calls = loop.step_loss, []
+    real, calls = loop.Steps.gradient, []
 
     def exploding(*args):
         calls.append(1)
-        return real(*args) * (1000 if len(calls) > step else 1)
-    monkeypatch.setattr(loop, "step_loss", exploding)
+        loss, norm = real(*args)
+        return loss * (1000 if len(calls) > step else 1), norm
+    monkeypatch.setattr(loop.Steps, "gradient", exploding)
     with pytest.raises(TrainingDiverged, match=f"step {step}:"):
         run(tmp_path, replace(CONFIG, steps=120, batch=4, save_every=50))
 
