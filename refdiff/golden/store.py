@@ -229,7 +229,10 @@ def digest(path):
 def verify_manifest(folder=FOLDER):
     """What the manifest says and the folder does not hold, as sentences; [] if all is as it was written."""
     folder = Path(folder)
-    said = json.loads((folder / "MANIFEST.json").read_text())["files"]
+    try:
+        said = json.loads((folder / "MANIFEST.json").read_text())["files"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return [f"MANIFEST.json: {type(error).__name__}: {error}"]
     there = {path.name for path in folder.iterdir() if path.name != "MANIFEST.json" and path.name[0] != "."}
     return ([f"{name}: the manifest lists it and it is not there" for name in sorted(set(said) - there)]
             + [f"{name}: it is not in the manifest" for name in sorted(there - set(said))]
@@ -267,23 +270,41 @@ def _first_difference(old, new):
 
 
 def _read(path):
-    return FORMATS[Path(path).suffix[1:]][1](path)
+    try:
+        return FORMATS[Path(path).suffix[1:]][1](path)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read as golden cases: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=8)
 def _all(folder):
-    cases = [case for form, (_, read) in FORMATS.items() for path in sorted(Path(folder).glob(f"*.{form}"))
-             if path.name not in ("schema.json", "MANIFEST.json") for case in read(path)]
+    _unchanged(folder)
+    cases = [case for form in FORMATS for path in sorted(Path(folder).glob(f"*.{form}"))
+             if path.name not in ("schema.json", "MANIFEST.json") for case in _read(path)]
     return tuple(sorted(cases, key=lambda case: case.id))
 
 
+@lru_cache(maxsize=8)
+def _unchanged(folder):
+    """Raise ValueError unless a folder's files, the package's above all, are those of its manifest."""
+    if Path(folder) == FOLDER or (Path(folder) / "MANIFEST.json").exists():
+        found = verify_manifest(folder)
+        if found:
+            raise ValueError(f"golden: {folder}: {'; '.join(found[:3])}; nothing is judged by files that changed: put "
+                             "them back, or let refdiff golden make write them")
+
+
 def load(pattern="*", folder=FOLDER):
-    """The cases whose id matches a glob ("step/ddim/*"; * also matches /), in the order of their ids."""
+    """The cases whose id matches a glob ("step/ddim/*"; * also matches /), in the order of their ids.
+
+    Raises ValueError for a folder that its manifest does not describe.
+    """
     return [case for case in _all(str(folder)) if fnmatchcase(case.id, pattern)]
 
 
 def raw(name, folder=FOLDER):
     """The JSON object of one case as its file has it. Raises ValueError for an id that no file has."""
+    _unchanged(str(folder))
     for path in sorted(Path(folder).glob("*.json")):
         if path.name not in ("schema.json", "MANIFEST.json"):
             for plain in json.loads(path.read_text())["cases"]:

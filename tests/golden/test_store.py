@@ -180,6 +180,27 @@ def test_check_names_the_case_whose_answer_changed(folder, monkeypatch):
 def test_the_manifest_sees_every_change(folder, tamper, says):
     tamper(folder)
     assert says in store.verify_manifest(folder) and says in store.check(folder)
+    for opened in (store.load, store.raw):
+        with pytest.raises(ValueError, match="nothing is judged by files that changed") as error:
+            opened("a/b", folder)
+        assert says in str(error.value)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
+def test_the_packages_cases_are_not_used_without_a_whole_manifest(folder, text, monkeypatch):
+    monkeypatch.setattr(store, "FOLDER", folder)
+    (folder / "MANIFEST.json").unlink() if text is None else (folder / "MANIFEST.json").write_text(text)
+    with pytest.raises(ValueError, match="MANIFEST.json: .*Error"):
+        store.load("a/b", folder)
+
+
+def test_a_file_that_holds_no_cases_is_named(tmp_path):
+    for name, content in (("x.json", b"{}"), ("y.json", b'{"ca'), ("z.h5", b"no")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as golden cases"):
+            store.load("*", tmp_path)
+        store._all.cache_clear()
+        (tmp_path / name).unlink()
 
 
 def test_two_families_with_one_id_are_refused(tmp_path, monkeypatch):
