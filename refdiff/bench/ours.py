@@ -42,7 +42,7 @@ class Network:
     def train(self):
         p = self.problem
         config = TrainConfig(batch=p.case.batch, lr=LR, beta1=BETAS[0], beta2=BETAS[1], weight_decay=LR * DECAY,
-                             ema=EMA, weighting=p.case.weighting)
+                             ema=EMA, clip=1e9, weighting=p.case.weighting)         # PyTorch's side clips nothing
         objective = DenoisingObjective(p.denoiser, None, config)
         objective.draw = lambda step: p.batch
         steps = Steps(objective, {name: p.theta.copy() if name in ("theta", "ema") else p.theta.zeros_like()

@@ -48,12 +48,12 @@ def blocks(n, th, tw, w):
 def kernel(w):
     """G w G' of every pair of channels: (36, c, d)."""
     _, _, c, d = w.shape
-    return (matrices(w.dtype)[1][0] @ w.reshape(9, c * d)).reshape(36, c, d)
+    return transform(matrices(w.dtype)[1][0], w.reshape(9, c * d), np.empty((36, c, d), w.dtype))
 
 
 def transform(matrix, tiles, out):
     """out[i] = sum_j matrix[i, j] tiles[j], entries i and j of a tile, for all tiles and channels at once."""
-    x, y = tiles.reshape(matrix.shape[1], -1), out.reshape(matrix.shape[0], -1)
+    x, y = (a.reshape(m, -1) for a, m in ((tiles, matrix.shape[1]), (out, matrix.shape[0])))
     if x.shape[1] % COLUMNS == 0:                                           # the same, some columns at a time
         x, y = (a.reshape(len(a), -1, COLUMNS).swapaxes(0, 1) for a in (x, y))
     np.matmul(matrix, x, out=y)
@@ -124,7 +124,7 @@ def backward(x, w, dy):
         put_back(tiles.transpose(2, 3, 0, 4, 1, 5), image, rows, tw)
         if rows.stop == th:
             dx[images] = image.reshape(many, 4 * th + 4, 4 * tw + 4, c)[:, 1:h + 1, 1:wd + 1]
-    return dx, (from_kernel @ dsmall.reshape(36, c * d)).reshape(w.shape), sum_rows(dy)
+    return dx, transform(from_kernel, dsmall, np.empty(w.shape, w.dtype)), sum_rows(dy)
 
 
 def output_cotangents(dy, images, rows, tw, out):
