@@ -42,9 +42,10 @@ class Child:
         return {"seconds": (time.perf_counter() - begin) / repeat}
 
     def memory(self, kind, steps):
-        """MiB that `steps` steps added at their peak to what was resident before the first."""
-        step = self.at(kind).step
+        """MiB at the peak of `steps` steps, weights and moments included, over what batch and libraries hold."""
         memory = Memory()
+        step = self.at(kind).step
+        memory.watch()
         for _ in range(steps):
             step()
         return {"mib": memory.added()}

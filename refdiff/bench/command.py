@@ -19,7 +19,8 @@ from .table import bar_lines, line, machine_lines, table
               "with --quick unet64,demo,ops]")
 @click.option("--threads", type=Several(int), default="1,2", show_default=True, help="Numbers of threads.")
 @click.option("--rounds", type=click.IntRange(1), help="Measurements per contender.  [default: 15; 3 with --quick]")
-@click.option("--quick", is_flag=True, help="Fewer rounds and subjects, no torch.compile, no peak memory: under two minutes.")
+@click.option("--quick", is_flag=True, help=(
+    "Fewer rounds and subjects, no torch.compile, no peak memory: under two minutes."))
 @click.option("--isa", type=click.Choice(ISAS), default="native", show_default=True, help=(
     "native: every library picks its best kernels; avx2: all are held to AVX2; asis: the environment as it is."))
 @click.option("--torch/--no-torch", "torch", default=True, help="Without PyTorch: refdiff's own times.")

@@ -72,16 +72,26 @@ def about_torch():
 class Memory:
     """What this process and those it forked hold from now on, by /proc; OSError where that does not tell.
 
-    added(): MiB at their peaks over what was resident at the start. What they share counts once, in this process.
+    added(): MiB at their peaks over what was resident at the start. What they share counts once, in this process, and
+    what another process had from this one when it was forked does not; watch() is to follow the forks.
     """
 
     def __init__(self):
-        self.start = {pid: _status(pid) for pid in (os.getpid(), *_children(os.getpid()))}
-        for pid in self.start:
-            try:
-                Path(f"/proc/{pid}/clear_refs").write_text("5")         # the peak starts anew
-            except OSError:
-                pass                                                    # else importing may have been the peak
+        self.start = {}
+        self._from(os.getpid())
+
+    def watch(self):
+        """Follow the processes that were forked by now too."""
+        for pid in _children(os.getpid()):
+            if pid not in self.start:
+                self._from(pid)
+
+    def _from(self, pid):
+        self.start[pid] = _status(pid)
+        try:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")             # the peak starts anew
+        except OSError:
+            pass                                                        # else importing may have been the peak
 
     def added(self):
         found = 0

@@ -27,7 +27,9 @@ class Network:
     def __init__(self, name, layout, device="cpu", batch=None):
         self.problem, self.device = problem(NETWORKS[name], batch), device
         self.last, self.compiled = layout != "contiguous", layout == "compile"
-        p = self.problem
+        p, b = self.problem, self.problem.batch
+        self.x0, self.eps, self.x = self.images(b.x0), self.images(b.eps), self.images(p.x)
+        self.masks = None if b.masks is None else [self.images(m) for m in b.masks]
         self.labels = None if p.batch.labels is None else torch.as_tensor(backend.to_host(p.batch.labels)).to(device)
 
     def twin(self):
@@ -42,8 +44,7 @@ class Network:
 
     def train(self):
         p, b, twin = self.problem, self.problem.batch, self.twin()
-        x0, eps = self.images(b.x0), self.images(b.eps)
-        masks = None if b.masks is None else [self.images(m) for m in b.masks]
+        x0, eps, masks = self.x0, self.eps, self.masks
         _, _, c_in, c_noise = p.denoiser.precondition(b.level)
         alpha, sigma, c_in, weight = (numbers(v, self.device, x0) for v in (
             b.level.alpha, b.level.sigma, c_in, p.denoiser.weight(p.case.weighting, b.level)))
@@ -77,7 +78,7 @@ class Network:
 
     def sample(self):
         p, twin = self.problem, self.twin()
-        x, grid = self.images(p.x), sampling_grid(p.denoiser)
+        x, grid = self.x, sampling_grid(p.denoiser)
         t, s = grid.level(0), grid.level(1)
         c_skip, c_out, c_in, c_noise = (float(c) for c in p.denoiser.precondition(t))
         c_noise = torch.full((len(x),), c_noise, device=self.device)

@@ -115,6 +115,7 @@ if not os.fork():
     np.ones(4 << 20)                                            # 32 MiB of its own
     os.write(done[1], b"1"), os.read(go[0], 1), os._exit(0)
 memory = Memory()
+memory.watch()
 for _ in range(2):
     np.ones(8 << 20)                                            # 64 MiB, twice in turn
 shared[:] = 2
