@@ -95,7 +95,7 @@ def fit(objective, checkpoint, config, path, progress=True):
 
     with Workers(config.threads) as workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
                                                   desc=objective.kind, disable=not progress) as bar:
-        thetas = {name: checkpoint.parameters(layout, name) for name in checkpoint.vectors}
+        thetas = ((name, checkpoint.parameters(layout, name)) for name in checkpoint.vectors)
         steps = Steps(objective, thetas, config, workers)
         for step in range(checkpoint.step, config.steps):
             loss, norm = steps.gradient(step)

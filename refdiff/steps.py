@@ -5,7 +5,8 @@
     steps.update(n, lr, norm)                   # clipping, AdamW and the moving averages, in place
 
 Every part of the batch has a gradient of its own, and they are summed in order. All else is done element by element,
-so it does not matter who has which elements. thetas holds theta, Adam's m and v, and the averages.
+so it does not matter who has which elements. thetas gives (name, Theta) of theta, Adam's m and v, and the averages,
+one after the other: they are copied to memory that the team shares.
 """
 import math
 
@@ -18,11 +19,11 @@ class Steps:
 
     def __init__(self, objective, thetas, config, workers):
         self.objective, self.config, self.optimiser = objective, config, config.optimiser()
-        self.thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas.items()}
+        self.thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas}
+        theta = self.thetas["theta"]
         self.rows = slices(config.batch, workers.threads)
-        self.elements = slices(len(thetas["theta"].flat), len(self.rows))
-        zeros = thetas["theta"].zeros_like()
-        self.grads = [zeros.with_flat(workers.shared(zeros.flat.copy())) for _ in self.rows]
+        self.elements = slices(len(theta.flat), len(self.rows))
+        self.grads = [theta.with_flat(workers.shared(theta.zeros_like().flat)) for _ in self.rows]
         self.grad = self.grads[0]
         phases = self._loss, self._sum, self._update
         self.team = workers.team(lambda i, phase, *numbers: phases[int(phase)](i, *numbers), len(self.rows))

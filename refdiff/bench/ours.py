@@ -45,8 +45,8 @@ class Network:
                              ema=EMA, clip=1e9, weighting=p.case.weighting)         # PyTorch's side clips nothing
         objective = DenoisingObjective(p.denoiser, None, config)
         objective.draw = lambda step: p.batch
-        steps = Steps(objective, {name: p.theta.copy() if name in ("theta", "ema") else p.theta.zeros_like()
-                                  for name in ("theta", "ema", "m", "v")}, config, self.workers)
+        first = {"theta": p.theta.copy, "ema": p.theta.copy, "m": p.theta.zeros_like, "v": p.theta.zeros_like}
+        steps = Steps(objective, ((name, make()) for name, make in first.items()), config, self.workers)
         count = itertools.count()
 
         def step():
