@@ -19,8 +19,6 @@ from .finding import Finding
 from .handed import handed
 from .settings import settings_of
 
-PAIRS_TOTAL = 6.0              # seconds of an audit for explanations by two conventions at once
-
 
 def audit(adapter, cases=(), only=None, expected=None, spec="", tick=lambda finding: None, with_oracles=True):
     """[Finding] of every case and oracle whose id matches the glob `only`.
@@ -68,16 +66,14 @@ def matches(check, only):
 
 
 class Memory:
-    """What an audit has found out so far: conventions that explained something, and the time left for pairs."""
+    """What an audit has found out so far: conventions that explained something, and what is left for pairs."""
 
     def __init__(self):
-        self.known, self.left, self.settings = [], PAIRS_TOTAL, {}
+        self.known, self.budget, self.settings = [], causes.Budget(), {}
 
     def explain(self, operation, inputs, fields, flags=()):
-        cause = causes.explain(operation, inputs, fields, flags, self.known, min(causes.COST, self.left))
-        if cause is None:
-            self.left -= causes.COST
-        elif len(cause.conventions) > 1 and cause.conventions not in self.known:
+        cause = causes.explain(operation, inputs, fields, flags, self.known, self.budget)
+        if cause and len(cause.conventions) > 1 and cause.conventions not in self.known:
             self.known.append(cause.conventions)
         return cause
 
@@ -134,7 +130,7 @@ def _cause(adapter, case, fields, calls, memory):
     cause = memory.explain(case.operation, case.inputs, fields, case.flags)
     if cause:
         return cause.says
-    said = causes.departure(adapter, case.operation, case.inputs, fields, list(calls))
+    said = causes.described(adapter, case.operation, case.inputs, fields, list(calls))
     usual = ", ".join(case.flags)
     return said or (f"no convention explains it; a failure here usually means {usual}" if usual
                     else "no convention explains it")
@@ -216,7 +212,7 @@ def _explain_setting(adapter, setting, memory, steps=oracles.STEPS):
     cause = memory.explain("trajectory", inputs, fields)
     if cause:
         return cause.says, cause.conventions
-    return causes.departure(adapter, "trajectory", inputs, fields, asked["denoiser"].calls), {}
+    return causes.described(adapter, "trajectory", inputs, fields, asked["denoiser"].calls), {}
 
 
 # ---- the user's table of expected deviations

@@ -4,11 +4,11 @@
 
 The reference computes the same operation under every other value of every convention that matters to it, one at a time
 and then in pairs. An explanation must agree where the paper's answer does not, so one that changes nothing is none.
-What no convention explains is looked at piece by piece: is it a constant times the answer, is it float32, which entry
-of the schedule, which level of the grid, which coefficient of the step, which call of the network departs first.
+What no convention explains is looked at piece by piece: is it a constant times the answer, which entry of the schedule,
+which level of the grid, which coefficient of the step, which call of the network departs first; and beside that,
+whether so many digits are what float32 has.
 """
 import itertools
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from .variations import variations
 
 ENOUGH = 9.0                # digits of an explanation in float64: wrong conventions agree to 1 to 4, right ones to 12
 SINGLE = 5.0                # of one in float32
-COST = 0.7                  # seconds for all pairs of one answer
+EACH, ALL = 40_000, 200_000     # what all pairs of one answer may cost, and those of an audit, in steps of a sampler
+PRICES = {"network": 1000, "block_attention": 50, "block_res": 50, "schedule": 50}      # of one answer; a step: 0.03 ms
+OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class Cause:
     says: str
     conventions: dict
     digits: float | None = None
+
+
+class Budget:
+    """What searches for pairs may still cost: counted, not timed, so that causes are the same on any machine."""
+    def __init__(self, left=ALL):
+        self.left = left
+
+    def pairs(self, operation, inputs):
+        """How many answers one search may compute, and the price of each."""
+        price = inputs["steps"] if operation == "trajectory" else PRICES.get(operation, OTHERS)
+        return max(min(EACH, self.left), 0) // price, price
 
 
 def agreement(fields, expected):
@@ -57,7 +70,7 @@ def single(fields):
     return any(np.asarray(value).dtype == np.float32 for value in fields.values())
 
 
-def explain(operation, inputs, fields, flags=(), known=(), cost=COST):
+def explain(operation, inputs, fields, flags=(), known=(), budget=None):
     """The Cause of an answer that differs, or None. known: the conventions of earlier causes, tried before pairs.
 
     The flags of a case are tried first; among explanations the one with the most digits is taken, flags first.
@@ -72,10 +85,10 @@ def explain(operation, inputs, fields, flags=(), known=(), cost=COST):
         found = [(chosen, d) for chosen in known if (d := agrees(operation, inputs, fields, chosen)) is not None
                  and d >= needed and d > (base or 0) + 1][:1]
     if not found:
-        described = _varied(operation, inputs, fields, needed, base) or _float32(operation, inputs, fields, base)
+        described = _varied(operation, inputs, fields, needed, base)
         if described:
             return described
-        found = _pairs(operation, inputs, fields, flags, needed, cost)
+        found = _pairs(operation, inputs, fields, flags, max(needed, (base or 0) + 1), budget or Budget())
     if not found:
         return None
     best = max(d for _, d in found)
@@ -90,16 +103,17 @@ def _singles(operation, flags):
     return [{c.name: value} for c in mine for value in c.others if c.name != "table_dtype"]
 
 
-def _pairs(operation, inputs, fields, flags, needed, cost):
-    end = time.monotonic() + cost
-    for a, b in itertools.combinations(_singles(operation, flags), 2):
-        if time.monotonic() > end:
-            return []
-        if set(a) & set(b):
-            continue
+def _pairs(operation, inputs, fields, flags, needed, budget):
+    """The first two conventions that explain an answer together, those first that are first by themselves."""
+    singles = _singles(operation, flags)
+    most, price = budget.pairs(operation, inputs)
+    order = sorted(itertools.combinations(range(len(singles)), 2), key=sum)
+    pairs = [(singles[i], singles[j]) for i, j in order if not set(singles[i]) & set(singles[j])][:most]
+    for a, b in pairs:
         d = agrees(operation, inputs, fields, a | b)
         if d is not None and d >= needed:
             return [(a | b, d)]
+    budget.left -= price * len(pairs)
     return []
 
 
@@ -138,30 +152,32 @@ def whole(digits):
     return "all" if digits >= 17 else int(digits)
 
 
-def _float32(operation, inputs, fields, base):
-    """An answer as near to the paper's as float32 tables would be, or nearer: an accuracy loss, no other formula."""
-    with_tables = None
-    try:
-        exact = answer(operation, _for_reference(inputs))
-        rough = answer(operation, _for_reference(inputs), table_dtype="float32")
-        with_tables = agreement({name: np.array(v, dtype=np.float64) for name, v in rough.items()}, exact)
-    except (ValueError, KeyError, TypeError):
-        pass
-    if base is None:
-        return None
-    if with_tables is not None and 2.5 < base < 9.5 and abs(base - with_tables) < 1.5:
-        return Cause(f"agrees to {base:.1f} digits, as tables in float32 do ({with_tables:.1f}): table_dtype=float32",
-                     {"table_dtype": "float32"}, base)
-    if 5.5 <= base <= 9:
-        return Cause(f"agrees to {base:.1f} digits, as if something on the way were in float32",
-                     {"table_dtype": "float32"}, base)
-    if base > 9:
-        return Cause(f"agrees to {base:.1f} digits: digits are lost, in a difference of near numbers or to a small "
-                     "constant that is added", {}, base)
-    return None
-
-
 # ---- what departs, where no convention explains it
+
+def described(adapter, operation, inputs, fields, calls=()):
+    """Words for what departs, and beside it what so many digits look like, which proves nothing; "" for neither."""
+    base = agrees(operation, inputs, fields)
+    if base is not None and base > ENOUGH:
+        return (f"agrees to {base:.1f} digits: digits are lost, in a difference of near numbers or to a small constant "
+                "that is added")
+    said = departure(adapter, operation, inputs, fields, calls), _looks(operation, inputs, base)
+    return "; ".join(filter(None, said))
+
+
+def _looks(operation, inputs, base):
+    """An answer as near to the paper's as float32 tables would be, or nearer."""
+    if base is None:
+        return ""
+    try:
+        rough = answer(operation, _for_reference(inputs), table_dtype="float32")
+        with_tables = agreement({name: np.array(v, dtype=np.float64) for name, v in rough.items()},
+                                answer(operation, _for_reference(inputs)))
+    except (ValueError, KeyError, TypeError):
+        with_tables = None
+    if with_tables is not None and 2.5 < base and abs(base - with_tables) < 1.5:
+        return f"it agrees to {base:.1f} digits, as tables in float32 do ({with_tables:.1f}): table_dtype=float32"
+    return f"it agrees to {base:.1f} digits, as if something on the way were in float32" if base >= 5.5 else ""
+
 
 def departure(adapter, operation, inputs, fields, calls=()):
     """Words for the first quantity that departs: schedule, grid, coefficient, state, or factor; "" where none does."""

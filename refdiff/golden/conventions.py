@@ -79,6 +79,9 @@ CONVENTIONS = (
     Convention("clip", ("none", "1"), "none", "whether the predicted x0 is clipped to -1..1", MOVES),
     Convention("rederive_eps", ("yes", "no"), "yes",
                "whether eps is derived anew from a clipped x0, or kept", MOVES),
+    Convention("x0_from", ("own", "sigma_s", "alpha_s"), "own",
+               "x0 = (x - sigma eps)/alpha with both of the level that x has, or one of them of the level that the "
+               "step goes to", MOVES, ("sigma_s", "alpha_s")),
     # ---- steps
     Convention("variance", ("given", "small", "large"), "given",
                "the variance of a DDPM step, whatever was asked for: beta-tilde or beta", (*MOVES, "posterior")),
@@ -91,6 +94,9 @@ CONVENTIONS = (
     Convention("direction", ("rest", "full"), "rest",
                "DDIM's eps is weighted by sqrt(sigma_s^2 - std^2), or by sigma_s although noise is added", MOVES,
                ("full",)),
+    Convention("ddim_levels", ("s", "alpha_t", "sigma_t"), "s",
+               "DDIM's alpha_s x0 + sqrt(sigma_s^2 - std^2) eps with both of the level that the step goes to, or one "
+               "of them of the level t that it starts from", MOVES, ("alpha_t", "sigma_t")),
     Convention("last_step_noise", ("none", "added"), "none",
                "whether the last step adds noise", ("trajectory",), ("added",)),
     Convention("noise_index", ("step", "used", "next", "reversed"), "step",
@@ -103,6 +109,9 @@ CONVENTIONS = (
                "Heun's step to sigma = 0 is Euler's, or takes the slope there for 0", MOVES, ("mean",)),
     Convention("multistep_ratio", ("h_before/h", "h/h_before"), "h_before/h",
                "r of DPM-Solver++(2M), upside down by mistake", MOVES, ("h/h_before",)),
+    Convention("start", ("lower", "improved_euler"), "lower",
+               "PLMS begins with orders 1, 2, ..; or with improved Euler: the second time is told twice",
+               ("trajectory",)),
     Convention("lower_order_final", ("given", "paper", "always", "never"), "given",
                "whether a multistep method ends on lower orders, whatever was asked for", ("trajectory",)),
     Convention("solver_rule", ("given", "truncated", "exact"), "given",

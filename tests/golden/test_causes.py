@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from refdiff import samplers
+from refdiff.golden import audit as auditing
 from refdiff.golden import causes, conventions
 from refdiff.golden.case import digits
 from refdiff.golden.reference.answer import OPERATIONS, answer
 from refdiff.golden.store import load
+from refdiff.process import grids, schedules
+from refdiff.process.exact import Gaussian
 
 ALL = [(c.name, value) for c in conventions.CONVENTIONS if set(c.operations) & set(OPERATIONS)
        for value in c.others if c.name != "table_dtype"]
@@ -71,10 +75,46 @@ def test_two_conventions_at_once_are_found():
 
 
 def test_an_explanation_that_changes_nothing_is_none():
-    assert causes.explain("step", step(), {"x": np.array([[7.0], [8.0]])}, cost=0.05) is None
+    assert causes.explain("step", step(), {"x": np.array([[7.0], [8.0]])}) is None
     right = numbers(answer("step", step()))
-    off = {"x": right["x"] * (1 + 1e-11)}
-    assert not causes.explain("step", step(), off).conventions
+    for off in (1e-11, 1e-7):
+        assert causes.explain("step", step(), {"x": right["x"] * (1 + off)}) is None
+
+
+def test_two_conventions_are_found_where_the_answer_is_as_near_as_float32_would_be():
+    asked = {"theta": np.array([0.3, -1.1]), "grads": np.array([[0.4, 0.9]]), "eps": 1e-4, "weight_decay": 1e-6}
+    wrong = numbers(answer("adamw", asked, adam_epsilon="inside", weight_decay="rate"))
+    wrong = {"theta": wrong["theta"]}
+    assert 5.5 < causes.agrees("adamw", asked, wrong) < 9
+    assert causes.explain("adamw", asked, wrong).conventions == {"adam_epsilon": "inside", "weight_decay": "rate"}
+
+
+def test_the_pairs_that_are_tried_are_counted_and_no_clock_is_read(monkeypatch):
+    tried = []
+    agrees = causes.agrees
+    monkeypatch.setattr(causes, "agrees", lambda *given: tried.append(given[-1]) or agrees(*given))
+    lost = {"x": np.array([[7.0], [8.0]])}
+    for left, wanted in ((30, 10), (0, 0), (causes.ALL, None)):
+        budget = causes.Budget(left)
+        tried.clear()
+        assert causes.explain("step", step(), lost, (), (), budget) is None
+        pairs = sum(len(chosen) == 2 for chosen in tried)
+        assert (pairs == wanted if wanted is not None else pairs > 100) and budget.left == left - 3 * pairs
+    assert not hasattr(causes, "time") and not hasattr(auditing, "time")
+    assert causes.Budget(100).pairs("trajectory", {"steps": 20}) == (5, 20)
+
+
+def test_improved_euler_at_the_start_of_plms_is_that_of_compat_in_strides_too():
+    for rule, steps, stepping, names in (("leading", 20, "visited", ("improved_euler_start",)),
+                                         ("linspace", 7, "stride", ("stride_stepping",))):
+        asked = trajectory(sampler="plms", rule=rule, steps=steps)
+        got = numbers(answer("trajectory", asked, start="improved_euler", stepping=stepping))["x"]
+        grid = grids.discrete(schedules.linear(1000), steps, rule)
+        want = samplers.run(samplers.plms(Gaussian(0.5, 0.7 ** 2), grid, asked["x"], compat=names))
+        np.testing.assert_allclose(got, want, rtol=1e-11)
+        cause = causes.explain("trajectory", asked, {"x": want})
+        assert cause.conventions == {"start": "improved_euler"} | \
+            ({"stepping": stepping} if stepping == "stride" else {})
 
 
 def test_another_question_is_recognised():
@@ -88,13 +128,17 @@ def test_another_question_is_recognised():
         answer("schedule", {"name": "linear", "T": 100}))).says
 
 
-def test_float32_tables_are_named_and_a_smaller_loss_is_not_called_so():
-    asked = {"name": "linear", "T": 100}
+def test_float32_tables_are_named_beside_what_departs_and_a_smaller_loss_is_not_called_so():
+    asked, nobody = {"name": "linear", "T": 100}, SimpleNamespace()
     rough = numbers(answer("schedule", asked, table_dtype="float32"))
-    assert "table_dtype=float32" in causes.explain("schedule", asked, {"beta": rough["beta"]}).says
+    said = causes.described(nobody, "schedule", asked, {"beta": rough["beta"]})
+    assert said.startswith("entry 1 is 9.999999747e-05, wanted 0.0001; it agrees to 7.4 digits, as tables in float32")
     fine = numbers(answer("schedule", asked))
-    said = causes.explain("schedule", asked, {"alpha_bar": fine["alpha_bar"] * (1 + 1e-11)}).says
+    said = causes.described(nobody, "schedule", asked, {"alpha_bar": fine["alpha_bar"] * (1 + 1e-11)})
     assert "digits are lost" in said and "float32" not in said
+    said = causes.described(nobody, "schedule", asked, {"alpha_bar": fine["alpha_bar"] * (1 + 1e-8)})
+    assert said == ("it is 1.00000001 times the answer; it agrees to 8.0 digits, as tables in float32 "
+                    "do (7.2): table_dtype=float32")
 
 
 def test_a_factor_a_shift_and_the_first_entry_are_described():

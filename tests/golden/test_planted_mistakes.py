@@ -19,6 +19,8 @@ SOURCE = (Path(__file__).parent / "homemade.py").read_text()
 
 CAUGHT = ""             # caught, and told by its numbers: the registry has no convention for it
 
+SPLIT = "split(kind, y, x, bar_t ** 0.5, (1 - bar_t) ** 0.5)"
+
 # name, the line as it is, the line with the mistake, what the message must say
 PLANTED = [
     ("t off by one, the table's next entry", "return self.bars[i] if i >= 0 else 1.0",
@@ -50,6 +52,12 @@ PLANTED = [
     ("eta multiplies the variance", "std = eta * small ** 0.5", "std = (eta * small) ** 0.5", "eta_meaning=variance"),
     ("direction keeps the full sigma", "(1 - bar_s - std ** 2) ** 0.5 * eps", "(1 - bar_s) ** 0.5 * eps",
      "direction=full"),
+    ("x0 with the other level's sigma", SPLIT, SPLIT.replace("(1 - bar_t)", "(1 - bar_s)"), "x0_from=sigma_s"),
+    ("x0 with the other level's alpha", SPLIT, SPLIT.replace("x, bar_t", "x, bar_s"), "x0_from=alpha_s"),
+    ("eps with the other level's sigma", "(1 - bar_s - std ** 2) ** 0.5 * eps", "(1 - bar_t - std ** 2) ** 0.5 * eps",
+     "ddim_levels=sigma_t"),
+    ("x0 goes on with the other level's alpha", "mean = bar_s ** 0.5 * x0 + ", "mean = bar_t ** 0.5 * x0 + ",
+     "ddim_levels=alpha_t"),
     ("the network is told t - 1", "y = network(x, i + 1)", "y = network(x, max(i, 1))", "time_label=t-1"),
     ("the network is told the next time", "y = network(x, i + 1)",
      "y = network(x, i + 1 if last else times[k + 1] + 1)", "time_label=next"),
@@ -164,7 +172,7 @@ def cases():
 @pytest.fixture(autouse=True)
 def few_pairs(monkeypatch):
     """Two conventions at once are looked for briefly: the mistakes here are single."""
-    monkeypatch.setattr(auditing, "PAIRS_TOTAL", 1.5)
+    monkeypatch.setattr(auditing.causes, "EACH", 5000)
 
 
 def test_the_homemade_library_passes():
@@ -181,6 +189,14 @@ def test_a_planted_mistake_is_caught_and_named(name, old, new, says):
         failed += failures(auditing.audit(module))
     assert failed, "the mistake was not caught"
     assert any(says in f.cause for f in failed), sorted({f"{f.check}: {f.cause}" for f in failed})
+
+
+@pytest.mark.parametrize("name, old, new, says", [p for p in PLANTED if "other level" in p[0]],
+                         ids=lambda value: value.replace(" ", "_") if "other" in value else "")
+def test_levels_that_are_crossed_are_named_where_there_is_a_trajectory_alone(name, old, new, says):
+    alone = types.SimpleNamespace(name="alone", trajectory=build(old, new).trajectory)
+    failed = failures(auditing.audit(alone, load("sampler/ddim/eta*/trailing/*"), with_oracles=False))
+    assert len(failed) >= 4 and all(says in f.cause for f in failed), [(f.check, f.cause) for f in failed]
 
 
 def test_all_but_one_of_twenty_mistakes_are_named():

@@ -90,9 +90,15 @@ def convert(kind, to, value, x, alpha, sigma, num, c=None, sigma_data=None):
     return said(to, *pair(kind, value, x, alpha, sigma, num, sign, sigma_data), alpha, sigma, num, sigma_data)
 
 
-def read(kind, value, x, level, num, c):
-    """(x0, eps) as a sampler reads a prediction, under the conventions of clipping and of what is predicted."""
+def read(kind, value, x, level, num, c, following=None):
+    """(x0, eps) as a sampler reads a prediction, under the conventions of clipping and of what is predicted.
+
+    following: the level that the step goes to, whose alpha or sigma is mistaken for the level's own.
+    """
     kind = kind if c.prediction == "given" else c.prediction
+    if following is not None and c.x0_from != "own":
+        level = level._replace(**{"sigma_s": {"sigma": following.sigma}, "alpha_s": {"alpha": following.alpha}}[
+            c.x0_from])
     x0, eps = pair(kind, value, x, level.alpha, level.sigma, num, -1 if c.prediction_sign == "-" else 1)
     if c.clip == "1" and x0 is not None:
         one = num.real(1)

@@ -32,10 +32,11 @@ def ddim(x, x0, eps, t, s, z, num, c, eta="0"):
     std = eta * num.sqrt(large if c.eta_meaning == "large" else small)
     if c.eta_meaning == "variance":
         std = num.sqrt(eta * small)
-    rest = s.var - std * std
+    signal, noise = (t if c.ddim_levels == mistaken else s for mistaken in ("alpha_t", "sigma_t"))
+    rest = noise.var - std * std
     if rest < 0:
         rest = rest * 0
-    x = s.alpha * x0 + (s.sigma if c.direction == "full" else num.sqrt(rest)) * eps
+    x = signal.alpha * x0 + (noise.sigma if c.direction == "full" else num.sqrt(rest)) * eps
     return x if z is None or eta == 0 else x + std * z
 
 
@@ -151,6 +152,11 @@ def plms(x, x0, eps, t, s, z, num, c, order=4, earlier=()):
     earlier = list(earlier[:order - 1])
     row = ADAMS[len(earlier) + 1]
     return _noise_steps(x, eps, t, s, [(s.ratio - t.ratio) * a / sum(row) for a in row], earlier)
+
+
+def improved_euler(x, e, e_s, t, s):
+    """DDIM's step to s with the mean of eps at both ends, e_s told at the x of DDIM's own step."""
+    return s.alpha * (x / t.alpha + (s.ratio - t.ratio) * (e + e_s) / 2)
 
 
 def unipc(x, x0, eps, t, s, z, num, c, order=2, B="B2", earlier=(), x0_s=None):

@@ -2,7 +2,7 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..conventions import choose
+from ..conventions import choose, of
 
 
 class Table(NamedTuple):
@@ -18,6 +18,7 @@ class Table(NamedTuple):
         return len(self.beta) - 1
 
 
+CHOICES = of("schedule")
 DEFAULTS = {
     "linear": {"beta_start": "0.0001", "beta_end": "0.02"},
     "quadratic": {"beta_start": "0.0001", "beta_end": "0.02"},
@@ -61,8 +62,9 @@ def _cached(name, T, num, choices, params):
 
 
 def cached(name, T, num, c, **params):
-    """`table`, computed once for the same arguments, where they can be compared."""
-    return _cached(name, T, num.base or num, tuple(sorted(vars(c).items())), tuple(sorted(params.items())))
+    """`table`, computed once for the same arguments and the conventions that matter to it."""
+    choices = tuple((convention.name, getattr(c, convention.name)) for convention in CHOICES)
+    return _cached(name, T, num.base or num, choices, tuple(sorted(params.items())))
 
 
 # ---- the betas, t = 1..T

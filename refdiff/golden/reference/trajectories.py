@@ -55,7 +55,7 @@ def step(sampler, schedule, T, t, s, x, prediction, num, c=None, kind="eps", noi
         x0, eps = read(kind, num.array(prediction), x, here, num, c)
         return dpm(x, x0, eps, here, there, num, lambda y, level: read(
             kind, num.array(next(inside)), y, level, num, c)[1], levels.of_lambda, **options)
-    x0, eps = read(kind, num.array(prediction), x, here, num, c)
+    x0, eps = read(kind, num.array(prediction), x, here, num, c, there)
     if percentile is not None and clip is not None:
         x0 = threshold(x0, num, c, percentile, clip)["x0"]
         eps = eps if keep_eps else (x - here.alpha * x0) / here.sigma
@@ -139,7 +139,7 @@ class _Run:
                 t = min(max(round(t * 1000 / self.T), 1), self.T)
         there = self.truth.at(t)
         value = said(self.kind, *predict(self.world, x, there, self.num), there.alpha, there.sigma, self.num)
-        return read(self.kind, self.num.keep(value), x, level, self.num, c)
+        return read(self.kind, self.num.keep(value), x, level, self.num, c, following)
 
     def draw(self, i):
         """The noise of step i, counted as the convention says."""
@@ -184,9 +184,19 @@ class _Run:
         if self.sampler == "heun" and s.sigma > 0:
             options["eps_s"] = self.model(solver.euler(x, x0, eps, t, s, z, num, c), s)[1]
         self.made.append((t, x0, eps))
+        if i == 0 and self.sampler == "plms" and c.start == "improved_euler" and self.S > 1 and options["order"] > 1:
+            return self.mended(x, eps, t, s)
         if self.sampler == "unipc":
             return self.unipc(i, x, x0, eps, options)
         return SAMPLERS[self.sampler](x, x0, eps, t, s, z, num, c, **options)
+
+    def mended(self, x, eps, t, s):
+        """The first step of PLMS by improved Euler, to the second level, from as far above it as strides say."""
+        second = self.visited[1]
+        eps_s = self.model(solver.euler(x, None, eps, t, s, None, self.num, self.c), second)[1]
+        if self.c.stepping == "stride" and self.T is not None:
+            t = self.levels.at(second.t + self.T // self.S)
+        return solver.improved_euler(x, eps, eps_s, t, second)
 
     def history(self, options, i):
         """Sets the steps before and the order that there is; lower at the end where that is asked for."""
