@@ -52,7 +52,8 @@ def check_conv2d(x, w, b, stride, pad):
         raise wanted("conv2d", "the shape of b", b.shape, f"{w.shape[3:]}, d of w {w.shape}")
     if pad not in PADS or stride not in (1, 2):
         raise wanted("conv2d", "stride, pad", (stride, pad), f"1 or 2, and one of {', '.join(PADS)}")
-    k, (height, width), more = w.shape[0], x.shape[1:3], sum(PADS[pad](w.shape[0]))
+    k, (height, width) = len(w), x.shape[1:3]
+    more = sum(PADS[pad](k))
     if min(height, width) + more < k:
         raise ValueError(f"conv2d: an image of {height}x{width} padded by {'+'.join(map(str, PADS[pad](k)))} is "
                          f"smaller than the {k}x{k} kernel")
