@@ -11,7 +11,7 @@ from .bars import verdicts
 from .machine import ISAS
 from .run import PARTS, Settings
 from .run import bench as run_bench
-from .table import bar_lines, line, machine_lines, table
+from .table import bar_lines, line, machine_lines, table, warning
 
 
 @click.command("bench")
@@ -49,8 +49,8 @@ def bench(only, threads, rounds, quick, isa, torch, compiled, check, target, cha
     results = run_bench(settings, say, save)
     results["bars"] = verdicts(results["rows"])
     save(results)
-    click.echo("\n".join([*machine_lines(results["machine"]), "", *table(results["rows"]), "",
-                          *bar_lines(results["bars"])]))
+    click.echo("\n".join([*machine_lines(results["machine"]), "", *table(results["rows"]),
+                          *warning(results["rows"]), "", *bar_lines(results["bars"])]))
     draw(results, chart, heatmap)
     if check and any(bar["verdict"] == "missed" for bar in results["bars"]):
         raise SystemExit(1)

@@ -1,6 +1,7 @@
 """The environment of the contenders, and what they ran on."""
 import os
 import platform
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,37 @@ def about_torch():
     device = {"device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {**device, "torch": torch.__version__, "torch_capability": torch.backends.cpu.get_cpu_capability(),
             "torch_blas": "; ".join(libraries)}
+
+
+# ---- who else computes
+
+class Others:
+    """How many cores programs other than these processes, and those they forked, use from now on."""
+
+    def __init__(self, pids):
+        self.pids = pids
+        self.start = self._now()
+
+    def cores(self):
+        """Their mean number since the start, or None where /proc does not tell."""
+        now = self._now()
+        if now is None or self.start is None or now[0] <= self.start[0]:
+            return None
+        wall, busy, own = (b - a for a, b in zip(self.start, now))
+        return max(0.0, (busy - own) / wall)
+
+    def _now(self):
+        """(seconds, of processors at work, of our processes at work)."""
+        try:
+            tick = os.sysconf("SC_CLK_TCK")
+            user, nice, system, _, _, irq, softirq, steal = map(
+                int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+            own = 0
+            for pid in {p for known in self.pids for p in (known, *_children(known))}:
+                own += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+            return time.monotonic(), (user + nice + system + irq + softirq + steal) / tick, own / tick
+        except (OSError, ValueError):
+            return None
 
 
 # ---- memory

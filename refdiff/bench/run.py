@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .. import backend
 from . import statistics
-from .machine import host
+from .machine import Others, host
 from .measure import AGREEMENT, CannotRun, Contender, agree, peak_memory, time_all
 from .networks import NETWORKS
 from .subjects import SGEMM, subjects
@@ -99,8 +99,9 @@ def network_rows(settings, name, threads, precision, say):
     with meeting(settings, "network", name, threads, precision) as everyone, tempfile.TemporaryDirectory() as folder:
         for kind in ("train", "sample"):
             those, error = compare(everyone, kind, precision, folder, say)
+            others = Others([one.process.pid for one in those])
             seconds = time_all(those, kind, settings.rounds, warmup=1 if settings.quick else 2)
-            row = statistics.row(seconds, kind=kind, disagreement=error, **where)
+            row = statistics.row(seconds, others=others.cores(), kind=kind, disagreement=error, **where)
             if settings.device != "cpu":
                 gemms = time_all(everyone[:1], f"gemms {kind}", min(5, settings.rounds), warmup=1)["refdiff"]
                 row["gemms_s"] = statistics.median(gemms)
@@ -173,8 +174,9 @@ def subject_rows(settings, part, threads, peak, say):
             for direction in subject.directions:
                 kind = f"{subject.label}: {direction}"
                 error = agree(everyone, kind, folder)
-                row = statistics.row(time_all(everyone, kind, settings.rounds, warmup=1), disagreement=error,
-                                     network=subject.network, kind=subject.kind, op=subject.name,
+                others = Others([one.process.pid for one in everyone])
+                row = statistics.row(time_all(everyone, kind, settings.rounds, warmup=1), others=others.cores(),
+                                     disagreement=error, network=subject.network, kind=subject.kind, op=subject.name,
                                      direction=direction, **subject.facts, **where)
                 work = subject.flops(direction)
                 if work:

@@ -53,6 +53,13 @@ def machine_lines(machine):
             f"sgemm peak, GFLOP/s: {'; '.join(peaks)}"]
 
 
+def warning(rows, limit=0.1):
+    """A line where other programs computed too, as a list: threads that wait for one another suffer most."""
+    busy = [row["others"] for row in rows if row.get("others") is not None]
+    return [f"Other programs used up to {max(busy):.1f} cores, {sum(busy) / len(busy):.1f} in the mean, while this was "
+            "measured: repeat it on an idle machine"] if busy and max(busy) > limit else []
+
+
 def bar_lines(bars):
     """met, MISSED or not measured, the value and the limit of every bar."""
     said = {"met": "met", "missed": "MISSED", "not measured": "not measured"}

@@ -21,12 +21,21 @@ def wait(device):
         torch.cuda.synchronize()
 
 
+def load(device):
+    """A step of something small: what PyTorch loads when it is first used is no network's memory."""
+    part = torch.nn.Conv2d(2, 2, 3).to(device)
+    torch.nn.functional.group_norm(part(torch.ones(1, 2, 8, 8, device=device)), 1).sum().backward()
+    torch.optim.AdamW(part.parameters()).step()
+    wait(device)
+
+
 class Network:
     """train and sample, in one memory format, as written or compiled."""
 
     def __init__(self, name, layout, device="cpu", batch=None):
         self.problem, self.device = problem(NETWORKS[name], batch), device
         self.last, self.compiled = layout != "contiguous", layout == "compile"
+        load(device)
         p, b = self.problem, self.problem.batch
         self.x0, self.eps, self.x = self.images(b.x0), self.images(b.eps), self.images(p.x)
         self.masks = None if b.masks is None else [self.images(m) for m in b.masks]

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +102,16 @@ def test_the_environment_of_a_contender_pins_what_was_asked_for():
     for env in (native, avx2, asis):
         assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
         assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="no /proc of Linux")
+def test_what_others_compute_is_seen_and_what_we_and_our_forks_compute_is_not_counted():
+    nobody_is_us, we = machine.Others([]), machine.Others([os.getpid()])
+    with subprocess.Popen([sys.executable, "-c", "while 1: pass"]) as busy:
+        time.sleep(1)
+        seen = nobody_is_us.cores() - we.cores()
+        busy.kill()
+    assert 0.15 < seen < 2                                      # a core, or what of it a loaded machine leaves
 
 
 MEASURED = """
