@@ -63,7 +63,16 @@ class Commands(click.Group):
         except REFUSALS as error:
             if ctx.params["debug"]:
                 raise
-            raise Refused(str(error) or type(error).__name__) from error
+            raise Refused(_said(error, ctx.invoked_subcommand)) from error
+
+
+def _said(error, command):
+    """An error as one line; of the system's about a file, the command and the file before what is wrong with it."""
+    if not isinstance(error, OSError) or error.filename is None or not error.strerror:
+        return str(error) or type(error).__name__
+    wanted = ("wanted the name of one that is there, as seen from this folder" if isinstance(error, FileNotFoundError)
+              else "wanted one that can be used")
+    return f"{command}: {error.filename}: {error.strerror}; {wanted}"
 
 
 def _use(ctx, param, name):

@@ -127,6 +127,8 @@ def test_info_says_what_a_file_holds(runs):
     (["train", "--data", "nowhere.npy", "--out", "x"], "nowhere.npy"),
     (["train", "--process", "edm", "--prediction", "eps", "--out", "x"], "prediction 'F'"),
     (["sample", "nowhere.h5", "--out", "x.png"], "nowhere.h5"),
+    (["audit", "homemade", "--expect", "no.toml"], "Error: audit: no.toml: No such file or directory; wanted the name"),
+    (["audit", "homemade", "--expect", "."], "Error: audit: .: Is a directory; wanted one that can be used"),
     (["sample", "nowhere.h5", "--out", "x.jpg"], ".png, .npy, .h5"),
     (["demo", "--threads", "-1"], "threads"),
     (["train", "--multipliers", "", "--out", "x"], "at least one"),
@@ -142,6 +144,8 @@ def test_mistakes_are_answered_in_one_message(args, message, tmp_path, monkeypat
 
 def test_mistakes_about_a_checkpoint_are_answered(runs, tmp_path):
     sample = ["sample", runs / "checkpoint.h5", "--out", tmp_path / "x.npy"]
+    said = refdiff(*sample, "--sampler", "ddim", "--compat", "stride_stepping", ok=False)
+    assert "refdiff train --process linear --prediction eps" in said and "without --compat stride_stepping" in said
     assert "refdiff distill" in refdiff(*sample, "--sampler", "consistency", ok=False)
     assert "refdiff train" in refdiff("sample", runs / "distilled.h5", "--sampler", "ddim", "--out",
                                       tmp_path / "x.npy", ok=False)

@@ -44,7 +44,10 @@ def import_command(ctx, file, form, config, key, image_size, out, denoising):
 @click.option("--vector", default="ema", show_default=True, help="Which of the checkpoint's vectors: ema or theta.")
 @click.option("--out", required=True, help="The .safetensors file to write; config.json is written beside it.")
 def export_command(checkpoint, form, vector, out):
-    """Write the U-Net of CHECKPOINT as safetensors, with config.json, for diffusers' UNet2DModel."""
+    """Write the U-Net of CHECKPOINT as safetensors, with config.json, for diffusers' UNet2DModel.
+
+    Of train's default, --prediction F, only with --embedding-period 10000; of the other predictions as they are.
+    """
     loaded = load_checkpoint(checkpoint, ("training", "distillation"))
     if not out.endswith(".safetensors"):
         raise ValueError(f"export: --out is {out}, wanted a name that ends in .safetensors")

@@ -68,7 +68,10 @@ def write(path, tensors, metadata=None):
 def _header(path, file, size):
     """(where the data begin, the header's table)."""
     head = file.read(8)
-    length = struct.unpack("<Q", head)[0] if len(head) == 8 else -1
+    if len(head) < 8:
+        raise ForeignError(f"{path}: the file has {size} bytes, wanted 8 that tell the header's length and then the "
+                           "header; it is truncated or no safetensors file")
+    length = struct.unpack("<Q", head)[0]
     if not 2 <= length <= min(LONGEST_HEADER, size - 8):
         raise ForeignError(f"{path}: a header of {length} bytes in a file of {size}, wanted 2 to {LONGEST_HEADER} and "
                            "within the file; it is truncated or no safetensors file")

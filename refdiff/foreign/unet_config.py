@@ -115,9 +115,11 @@ def from_unet(config):
     heads = {width // config.heads for width, has in zip(widths, there) if has} | {widths[-1] // config.heads}
     if not config.head_channels and config.heads > 1 and len(heads) > 1:
         raise ForeignError(f"export: attention of {config.heads} heads at every width, {sorted(heads)} channels each; "
-                           "UNet2DModel has one number of channels per head, or one head")
+                           "UNet2DModel has one number of channels per head, or one head; train with --heads 1")
     if config.embedding_period != 10000:
-        raise ForeignError(f"export: embedding_period is {config.embedding_period}, UNet2DModel has 10000 only")
+        raise ForeignError(f"export: embedding_period is {config.embedding_period:g}, UNet2DModel has 10000 only, and "
+                           "a trained network keeps its own; train with --embedding-period 10000, or with --process "
+                           "linear --prediction eps, which has it by default")
     head = config.head_channels or (None if config.heads == 1 else heads.pop())
     plain = RESNET if config.resblock_updown else PLAIN
     kinds = [ATTENTION if has else plain for has in there]

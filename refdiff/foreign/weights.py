@@ -15,6 +15,8 @@ def load(path, key=None):
     if path.is_dir():
         raise ForeignError(f"{path}: is a folder, wanted the file of weights in it, such as "
                            "diffusion_pytorch_model.safetensors")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file, wanted one of weights: .safetensors or a torch zip checkpoint")
     with open(path, "rb") as file:
         head = file.read(512)
     if head[:4] == b"PK\x03\x04":

@@ -8,9 +8,9 @@
 A method that is missing, or raises NotImplementedError, is "not implemented": never a failure. It may answer with a
 bare value, a dict with any of the expected fields, or lists; of tensors too, which are detached and brought to the
 host. Optional attributes: name, version; prediction, the kind that its networks predict ("eps"); dtypes, those it works
-in (("float32", "float64")); configurations(), the trajectories that are legal for it, as dicts of sampler, schedule, T,
-rule (the grid's; a solver's is solver_rule), final and options; subject(operation, inputs), the name of the class or
-function that answers.
+in, some of ("float32", "float64"), which are the default; configurations(), the trajectories that are legal for it, as
+dicts of sampler, schedule, T, rule (the grid's; a solver's is solver_rule), final and options; subject(operation,
+inputs), the name of the class or function that answers.
 """
 import importlib
 import importlib.util
@@ -29,6 +29,7 @@ from . import adapters
 
 OPERATIONS = ("schedule", "grid", "q_sample", "posterior", "convert", "threshold", "step", "trajectory", "network",
               "adamw", "ema", "clip", "learning_rate", "guidance", "frechet")
+DTYPES = ("float32", "float64")
 PREFIXES = ("op_", "block_", "loss_", "bound_", "consistency_")
 
 
@@ -128,6 +129,17 @@ def prediction_of(adapter):
     if kind not in KINDS:
         raise ValueError(f"adapter {name_of(adapter)}: prediction is {kind!r}, wanted one of {', '.join(KINDS)}")
     return kind
+
+
+def dtypes_of(adapter):
+    """The dtypes that an adapter works in, by name. Raises ValueError for others than float32 and float64."""
+    named = getattr(adapter, "dtypes", DTYPES)
+    if not isinstance(named, (tuple, list)) or not named or not all(
+            isinstance(dtype, str) and dtype in DTYPES for dtype in named):
+        raise ValueError(f"adapter {name_of(adapter)}: dtypes is {named!r}, wanted a tuple of some of "
+                         f"{', '.join(map(repr, DTYPES))}, such as (\"float32\",); an answer in half precision is "
+                         "judged as float32")
+    return tuple(named)
 
 
 def subject_of(adapter, operation, inputs):

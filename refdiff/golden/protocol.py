@@ -14,7 +14,7 @@ line to its standard output and flushes it. What it writes to standard error is 
 A reply has the request's id, and either "answer" or "error" (a text; "not-implemented", alone or before a colon, means
 what it says). Operations are the methods of an adapter, their inputs its arguments; numbers are JSON numbers in full
 double precision, arrays are nested lists (x is a list of rows), and inf, -inf and nan are the strings "Infinity",
-"-Infinity", "NaN", in answers too. A program may ignore inputs it has no use for.
+"-Infinity", "NaN", in answers too; null is no number. A program may ignore inputs it has no use for.
 
 The network and the noise of a trajectory cannot be written down, so the program asks for them while it answers:
 
@@ -45,6 +45,7 @@ from .adapter import OPERATIONS, PREFIXES, call, name_of
 
 SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 LONGEST = 10 ** 8                   # characters of a line
+LONGEST_WAIT = 10 ** 6              # seconds, which every clock can hold
 CALLS = 10 ** 4                     # of the network and the noise for one answer: a loop without end is stopped
 GONE = object()                     # in the queue: standard output was closed
 
@@ -84,6 +85,8 @@ class Program:
         self.command = _split(command) if isinstance(command, str) else list(command)
         if not self.command:
             raise ValueError("audit: --command is empty, wanted a program and its arguments")
+        if not 0 < timeout <= LONGEST_WAIT:
+            raise ValueError(f"audit: --timeout is {timeout:g}, wanted seconds, > 0 and at most {LONGEST_WAIT}")
         self.timeout, self.process, self.number = timeout, None, 0
         self.lines, self.complaints = queue.Queue(), []
         self._start()
@@ -228,7 +231,7 @@ class Program:
             if name == "noise":
                 return to_json(np.asarray(functions[name](int(reply["i"]))))
             time = reply["t"] if "t" in reply else reply["sigma"]
-            return to_json(np.asarray(functions[name](np.array(from_json(reply["x"]), dtype=np.float64), float(time))))
+            return to_json(np.asarray(functions[name](_numbers(from_json(reply["x"])), float(time))))
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise self._broken(f"called {name} with {sorted(reply)}: {type(error).__name__}: {error}") from error
 
@@ -264,9 +267,18 @@ def _arrays(answer):
     if isinstance(answer, dict):
         return {name: _arrays(part) for name, part in answer.items() if part is not None}
     try:
-        return np.array(answer, dtype=np.float64)
+        return _numbers(answer)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"the answer {str(answer)[:60]!r} is not numbers") from error
+        raise TypeError(f"the answer {json.dumps(answer)[:60]} is not numbers: {error}") from error
+
+
+def _numbers(value):
+    """Nested lists as a float64 array. Raises TypeError for null, which NumPy would take for nan."""
+    loose = np.array(value)
+    if loose.dtype == object and any(part is None for part in loose.flat):
+        raise TypeError('null where a number is due; write nan as "NaN", and answer {"error": "not-implemented"} '
+                        "where there is none")
+    return loose.astype(np.float64)
 
 
 def serve(adapter, source, target):

@@ -21,7 +21,7 @@ from ..process.level import ve
 from ..process.parameterization import Prediction
 from ..rng import Key
 from ..samplers.orders import LINE
-from .adapter import call, last_line
+from .adapter import call, dtypes_of, last_line
 
 SIGMAS = {"karras": {"sigma_min": 0.05, "sigma_max": 10.0}, "exponential": {"sigma_min": 0.05, "sigma_max": 10.0}}
 ASKED = ("sampler", "schedule", "T", "rule", "final")
@@ -139,6 +139,7 @@ def settings_of(adapter):
     """
     if not callable(getattr(adapter, "trajectory", None)):
         return []
+    dtypes_of(adapter)                                           # refused before any work, as the settings are
     own = getattr(adapter, "configurations", None)
     if own is not None:
         return [Setting.of(given) for given in _listed(own)]

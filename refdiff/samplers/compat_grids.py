@@ -11,7 +11,9 @@ from ..process.level import Level
 def schedule_of(name, grid):
     """The discrete schedule of a grid, which a deviation needs to know other levels. ValueError where there is none."""
     if not isinstance(grid.family, Interpolated):
-        raise ValueError(f"compat: {name} is of grids of a discrete schedule, not of {grid.rule}; use grids.discrete")
+        raise ValueError(f"compat: {name} is of grids of a discrete schedule, not of {grid.rule}; use grids.discrete, "
+                         "or for refdiff sample a checkpoint of refdiff train --process linear --prediction eps (or "
+                         f"another schedule); of this one, sample without --compat {name}")
     return grid.family.schedule
 
 

@@ -17,6 +17,7 @@ from refdiff.foreign.ddpm_unet import export_unet, import_unet
 from refdiff.foreign.tensors import ForeignError
 from refdiff.foreign.unet_config import from_unet, to_unet
 from refdiff.foreign.unet_names import places
+from refdiff.models import NetworkOptions, suggest
 from refdiff.models.unet import UNet, UNetConfig
 from refdiff.process.level import Level
 from refdiff.process.schedules import SCHEDULES
@@ -187,6 +188,13 @@ def test_a_network_that_unet2dmodel_cannot_be_is_not_exported(config):
         from_unet(config)
 
 
+@pytest.mark.parametrize("given", [{"options": NetworkOptions(embedding_period=10000.0)}, {"prediction": "eps"}])
+def test_a_default_network_is_not_exported_and_the_refusal_says_how_to_train_one_that_is(given):
+    with pytest.raises(ForeignError, match="--embedding-period 10000, or with --process linear --prediction eps"):
+        from_unet(suggest(8))
+    assert from_unet(suggest(8, **given))["sample_size"] == 8
+
+
 @pytest.mark.parametrize("text, says", [(None, "no such file; give the network's configuration"), ("{", "not JSON"),
                                         ("[]", "is a list")])
 def test_a_configuration_that_is_missing_or_damaged_is_told(text, says, tmp_path):
@@ -283,7 +291,8 @@ def test_the_training_process_of_a_file_can_be_given(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("import", "in/none.safetensors", "--as", "ddpm-unet", "--out", "x.h5"), "none.safetensors"),
+    (("import", "in/none.safetensors", "--as", "ddpm-unet", "--out", "x.h5"),
+     "Error: in/none.safetensors: no such file, wanted one of weights: .safetensors or a torch zip checkpoint"),
     (("import", "in/net.safetensors", "--as", "ddpm-unet", "--key", "ema", "--out", "x.h5"), "key 'ema'"),
     (("import", "net.h5", "--as", "ddpm-unet", "--out", "x.h5"), "HDF5"),
     (("import", "in/net.safetensors", "--as", "unet", "--out", "x.h5"), "ddpm-unet"),

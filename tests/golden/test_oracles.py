@@ -212,6 +212,21 @@ def test_dtype_sees_another_type_and_rounding_that_is_none():
     assert coarse.status == "fail" and "differ by" in coarse.cause
 
 
+@pytest.mark.parametrize("broken", [("float32", "float64"), ("float32",), ("float64",)])
+def test_dtype_sees_what_is_not_finite_and_counts_no_digits_of_it(broken):
+    found = judge("dtype", after=lambda x: x * x.dtype.type(np.nan if x.dtype.name in broken else 1))
+    assert (found.status, found.digits) == ("fail", None)
+    assert found.cause == f"what comes out for {broken[-1]} is not finite"
+
+
+@pytest.mark.parametrize("given", [("float16",), "float64", (), None, (np.float32,)])
+def test_dtypes_that_there_are_not_are_refused_with_the_list(given):
+    mine = Ours()
+    mine.dtypes = given
+    with pytest.raises(ValueError, match="adapter ours: dtypes is .*, wanted a tuple of some of 'float32', 'float64'"):
+        settings_of(mine)
+
+
 def test_what_is_not_there_is_not_implemented():
     class None_(Ours):
         def trajectory(self, **inputs):

@@ -202,6 +202,14 @@ def test_its_own_errors_and_what_it_has_not_are_told_apart(tmp_path):
     made.close()
 
 
+@pytest.mark.parametrize("answer", ["None", "[1.0, None]", "[[None]]", "{'alpha_bar': [None, 1]}"])
+def test_null_is_refused_where_a_number_is_due(answer, tmp_path):
+    made = program(tmp_path, f"say(id=read()['id'], answer={answer}); read()")
+    said = call(made, "schedule", {"T": 1})
+    assert said.fields is None and 'null where a number is due; write nan as "NaN"' in said.error
+    made.close()
+
+
 def test_a_program_that_is_not_there_or_says_nothing_is_refused_in_one_line():
     with pytest.raises(ValueError, match="cannot be started: No such file"):
         Program("./no_such_program --flag")
@@ -209,6 +217,9 @@ def test_a_program_that_is_not_there_or_says_nothing_is_refused_in_one_line():
         Program("./mine 'a file")
     with pytest.raises(ValueError, match="--command is empty"):
         Program("  ")
+    for timeout in ("nan", "inf", "1e12"):
+        done = CliRunner().invoke(main, ["audit", "--command", "cat", "--timeout", timeout])
+        assert done.exit_code == 2 and f"--timeout is {float(timeout):g}, wanted seconds" in done.output
     with pytest.raises(ValueError, match="wanted one line of JSON"):
         Program([sys.executable, "-c", "print('hello')"])
 
