@@ -16,7 +16,7 @@ from .table import bar_lines, line, machine_lines, table, warning
 
 @click.command("bench")
 @click.option("--only", type=Several(str), help=f"Parts, separated by commas, of {','.join(PARTS)}.  [default: all; "
-              "with --quick unet64,demo,ops]")
+              "with --quick unet64,demo]")
 @click.option("--threads", type=Several(int), default="1,2", show_default=True, help="Numbers of threads.")
 @click.option("--rounds", type=click.IntRange(1), help="Measurements per contender.  [default: 15; 3 with --quick]")
 @click.option("--quick", is_flag=True, help=(
@@ -31,7 +31,7 @@ from .table import bar_lines, line, machine_lines, table, warning
 @click.option("--heatmap", metavar="FILE.png", help="Draw the ratios of the sweep over channels and image sizes.")
 def bench(only, threads, rounds, quick, isa, torch, compiled, check, target, chart, heatmap):
     """Time training and sampling steps against PyTorch's, on the same networks, weights and batches, in turns."""
-    only = only if only is not None else ("unet64", "demo", "ops") if quick else PARTS
+    only = only if only is not None else ("unet64", "demo") if quick else PARTS
     settings = Settings(only, threads, rounds or (3 if quick else 15), isa, torch, compiled, quick)
     for path in filter(None, (target, chart, heatmap)):
         files.check_writable(path)
