@@ -3,18 +3,16 @@
     findings = audit(adapter.load("mypackage.golden:Mine"), cases)
 
 An answer passes if every field it has agrees within the case's tolerance for the type it came in. The user's own
-table of expected deviations, {glob of checks: reason}, turns a failure into a deviation, and what it expects and does
-not find is reported.
+table of expected deviations (expected.py) turns a failure into a deviation.
 """
 import fnmatch
-import sys
-from pathlib import Path
 
 import numpy as np
 
 from . import causes, oracles
 from .adapter import call, load, names_argument, prediction_of, subject_of
 from .case import digits as agreeing
+from .expected import as_expected
 from .finding import Finding
 from .handed import handed
 from .settings import settings_of
@@ -23,7 +21,8 @@ from .settings import settings_of
 def audit(adapter, cases=(), only=None, expected=None, spec="", tick=lambda finding: None, with_oracles=True):
     """[Finding] of every case and oracle whose id matches the glob `only`.
 
-    adapter: an object, or the name of one. expected: {glob: reason}. tick(finding) is called after each.
+    adapter: an object, or the name of one. expected: {glob: a reason, or what expected.py says}. tick(finding) is
+    called after each.
     """
     if isinstance(adapter, str):
         spec, adapter = spec or adapter, load(adapter)
@@ -96,7 +95,7 @@ def judge(adapter, case, spec="", memory=None):
     if case.verdict == "invalid":
         return _judge_invalid(got, finding)
     if got.error:
-        return finding("fail", cause=got.error)
+        return finding("fail", cause=got.error, kind="exception")
     digits = causes.agreement(got.fields, case.expected)
     if digits is None:
         return finding("fail", cause=_shapes(got.fields, case.expected))
@@ -213,44 +212,3 @@ def _explain_setting(adapter, setting, memory, steps=oracles.STEPS):
     if cause:
         return cause.says, cause.conventions
     return causes.described(adapter, "trajectory", inputs, fields, asked["denoiser"].calls), {}
-
-
-# ---- the user's table of expected deviations
-
-def read_expected(path):
-    """{glob: reason} of a small TOML file: `"oracle/dtype/*" = "tables are float32 by design"`. Raises ValueError."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is not TOML: {error}; wanted lines like \"id-glob\" = \"reason\"") from error
-    flat = table["expected"] if isinstance(table.get("expected"), dict) else table
-    bad = [name for name, reason in flat.items() if not isinstance(reason, str) or not reason.strip()]
-    if bad:
-        raise ValueError(f"{path}: {bad[0]!r} has no reason, wanted \"id-glob\" = \"reason\", the id in quotes")
-    return flat
-
-
-def as_expected(finding, expected):
-    """A failure that the user expects is a deviation, with the user's reason before the cause."""
-    if finding.status != "fail":
-        return finding
-    for glob, reason in expected.items():
-        if fnmatch.fnmatchcase(finding.check, glob):
-            return Finding(finding.subject, finding.check, "deviation", finding.digits,
-                           f"expected: {reason}; {finding.cause}", finding.evidence, finding.reproduce)
-    return finding
-
-
-def unexpected_passes(findings, expected):
-    """[(glob, reason, checks)] of the table's entries whose every finding passes: fixed, or never ran."""
-    stale = []
-    for glob, reason in expected.items():
-        mine = [f for f in findings if fnmatch.fnmatchcase(f.check, glob)]
-        judged = [f for f in mine if f.status != "not-implemented"]
-        if not any(f.status in ("deviation", "fail") for f in judged) and (judged or not mine):
-            stale.append((glob, reason, [f.check for f in judged]))
-    return stale

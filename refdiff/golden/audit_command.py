@@ -8,7 +8,7 @@ from tqdm import tqdm
 from .. import files
 from .adapter import load, name_of, shipped
 from .audit import audit as run_audit
-from .audit import read_expected, unexpected_passes
+from .expected import read_expected, unexpected_passes
 from .finding import Report
 from .protocol import Program
 from .reports.badge import badge as to_badge
@@ -29,7 +29,8 @@ WRITERS = {"json": to_json, "html": to_page, "junit": to_junit, "markdown": to_m
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help=(
     "Seconds that the program may take for one answer."))
 @click.option("--only", metavar="GLOB", help="Checks whose id matches, such as 'sampler/ddim/*,oracle/law/*'.")
-@click.option("--expect", metavar="FILE.toml", help="Known deviations: lines of \"id-glob\" = \"reason\".")
+@click.option("--expect", metavar="FILE.toml", help="Known deviations: lines of \"id-glob\" = \"reason\", or of "
+              "{reason = \"...\", digits = 3}, or with kind = \"exception\" or \"not finite\".")
 @click.option("--json", metavar="FILE", help="Write the findings as a JSON list.")
 @click.option("--html", metavar="FILE", help="Write a page with the plots of error against steps.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML for CI.")
@@ -39,7 +40,8 @@ WRITERS = {"json": to_json, "html": to_page, "junit": to_junit, "markdown": to_m
 def audit(adapter, program, timeout, only, expect, cases_only, **targets):
     """Compare an implementation with the golden cases and the exact oracles.
 
-    Exit status 1 for a failure that --expect does not list, and for an entry of that list which nothing fails any more.
+    Exit status 1 for a failure that --expect does not list, and for an entry of that list which nothing fails any more;
+    with --only, which leaves checks out, such entries are not looked for.
 
     ADAPTER is a shipped one's short name, MODULE, MODULE:OBJECT, file.py or file.py:OBJECT.
     """

@@ -22,7 +22,7 @@ from .variations import variations
 
 ENOUGH = 9.0                # digits of an explanation in float64: wrong conventions agree to 1 to 4, right ones to 12
 SINGLE = 5.0                # of one in float32
-EACH, ALL = 40_000, 200_000     # what all pairs of one answer may cost, and those of an audit, in steps of a sampler
+EACH, ALL = 24_000, 300_000     # what all pairs of one answer may cost, and those of an audit, in steps of a sampler
 PRICES = {"network": 1000, "block_attention": 50, "block_res": 50, "schedule": 50}      # of one answer; a step: 0.03 ms
 OTHERS = 3
 
@@ -38,6 +38,7 @@ class Cause:
 
 class Budget:
     """What searches for pairs may still cost: counted, not timed, so that causes are the same on any machine."""
+
     def __init__(self, left=ALL):
         self.left = left
 
@@ -79,16 +80,18 @@ def explain(operation, inputs, fields, flags=(), known=(), budget=None):
         return None                         # NaN agrees with the NaN of many a convention, and explains nothing
     needed = SINGLE if single(fields) else ENOUGH
     base = agrees(operation, inputs, fields, {})
-    found = [(chosen, d) for chosen in _singles(operation, flags)
-             if (d := agrees(operation, inputs, fields, chosen)) is not None and d >= needed and d > (base or 0) + 1]
+    tried = [(chosen, agrees(operation, inputs, fields, chosen)) for chosen in _singles(operation, flags)]
+    found = [(chosen, d) for chosen, d in tried if d is not None and d >= needed and d > (base or 0) + 1]
     if not found:
         found = [(chosen, d) for chosen in known if (d := agrees(operation, inputs, fields, chosen)) is not None
                  and d >= needed and d > (base or 0) + 1][:1]
     if not found:
-        described = _varied(operation, inputs, fields, needed, base)
-        if described:
-            return described
-        found = _pairs(operation, inputs, fields, flags, max(needed, (base or 0) + 1), budget or Budget())
+        if other := _varied(operation, inputs, fields, needed, base):
+            return other
+        if (base or 0) <= ENOUGH:                                # where more is lost, nothing but digits is
+            tried.sort(key=lambda one: one[1] == base)           # first those that change something by themselves
+            singles = [chosen for chosen, _ in tried]
+            found = _pairs(operation, inputs, fields, singles, max(needed, (base or 0) + 1), budget or Budget())
     if not found:
         return None
     best = max(d for _, d in found)
@@ -103,9 +106,8 @@ def _singles(operation, flags):
     return [{c.name: value} for c in mine for value in c.others if c.name != "table_dtype"]
 
 
-def _pairs(operation, inputs, fields, flags, needed, budget):
+def _pairs(operation, inputs, fields, singles, needed, budget):
     """The first two conventions that explain an answer together, those first that are first by themselves."""
-    singles = _singles(operation, flags)
     most, price = budget.pairs(operation, inputs)
     order = sorted(itertools.combinations(range(len(singles)), 2), key=sum)
     pairs = [(singles[i], singles[j]) for i, j in order if not set(singles[i]) & set(singles[j])][:most]
@@ -160,14 +162,12 @@ def described(adapter, operation, inputs, fields, calls=()):
     if base is not None and base > ENOUGH:
         return (f"agrees to {base:.1f} digits: digits are lost, in a difference of near numbers or to a small constant "
                 "that is added")
-    said = departure(adapter, operation, inputs, fields, calls), _looks(operation, inputs, base)
+    said = departure(adapter, operation, inputs, fields, calls), "" if base is None else _looks(operation, inputs, base)
     return "; ".join(filter(None, said))
 
 
 def _looks(operation, inputs, base):
     """An answer as near to the paper's as float32 tables would be, or nearer."""
-    if base is None:
-        return ""
     try:
         rough = answer(operation, _for_reference(inputs), table_dtype="float32")
         with_tables = agreement({name: np.array(v, dtype=np.float64) for name, v in rough.items()},

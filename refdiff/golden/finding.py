@@ -1,8 +1,11 @@
 """One line of an audit: what was looked at, how it was judged, why, and the command that shows it again."""
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
 STATUSES = ("pass", "convention", "deviation", "fail", "not-implemented")
 JUDGED = STATUSES[:4]
+KINDS = ("numbers", "not finite", "exception")
 FIELDS = ("subject", "check", "status", "digits", "cause", "evidence", "reproduce")
 
 
@@ -28,6 +31,13 @@ class Finding:
     def __post_init__(self):
         if self.status not in STATUSES:
             raise ValueError(f"finding {self.check}: status is {self.status!r}, wanted one of {', '.join(STATUSES)}")
+
+    @property
+    def kind(self):
+        """What a failure is: numbers (or shapes) that differ, what is not finite, or an exception."""
+        finite = all(np.isfinite(value).all() for value in self.evidence.values()
+                     if np.asarray(value).dtype.kind in "fiu")
+        return self.evidence.get("kind", "numbers" if finite else "not finite")
 
     @property
     def of_invalid(self):
@@ -71,6 +81,14 @@ class Report:
     def failed(self):
         """Whether there is a failure that nobody expects, or an expected one that is none: exit status 1."""
         return bool(self.stale) or any(f.status == "fail" for f in self.findings)
+
+    @property
+    def unexpected(self):
+        """The expected deviations that pass now, as findings that fail, for JSON and JUnit."""
+        return [Finding(self.name, f"expected/{glob}", "fail", None, f"unexpected pass: {glob} ({reason}): " + (
+            f"{len(checks)} checks pass; take the entry out" if checks else
+            "matches no check; correct the entry or take it out"), {"passed": list(checks)})
+            for glob, reason, checks in self.stale]
 
     @property
     def summary(self):

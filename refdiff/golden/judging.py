@@ -34,7 +34,7 @@ class Judge:
         if answer.missing:
             raise Judged(self.finding("not-implemented", answer.missing))
         if answer.error:
-            raise Judged(self.finding("fail", answer.error, steps=steps))
+            raise Judged(self.finding("fail", answer.error, steps=steps, kind="exception"))
         if states is None or states[-1].shape != x.shape:
             got = "no states" if states is None else f"{states[-1].shape}"
             raise Judged(self.finding("fail", f"returned {got}, wanted x of shape {x.shape} or a list of them",
@@ -43,7 +43,7 @@ class Judge:
 
     def finite(self, states, steps):
         if not np.isfinite(states[-1]).all():
-            raise Judged(self.finding("fail", "what comes out is not finite", steps=steps,
+            raise Judged(self.finding("fail", "what comes out is not finite", steps=steps, kind="not finite",
                                       entries=int((~np.isfinite(states[-1])).sum())))
 
 

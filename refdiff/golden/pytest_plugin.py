@@ -15,7 +15,8 @@ import shlex
 
 from . import oracles
 from .adapter import load, name_in_python
-from .audit import Memory, as_expected, judge, matches, read_expected, unexpected_passes, with_cause
+from .audit import Memory, judge, matches, with_cause
+from .expected import as_expected, read_expected, unexpected_passes
 from .settings import settings_of
 from .store import load as load_cases
 

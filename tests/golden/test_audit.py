@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from refdiff.cli import main
 from refdiff.golden import adapter as adapters
 from refdiff.golden import audit as auditing
+from refdiff.golden import expected as expecting
 from refdiff.golden import pytest_plugin
 from refdiff.golden.case import Case
 from refdiff.golden.finding import Finding, Report
@@ -207,28 +208,61 @@ FOUND = [Finding("m", f"ema/{i}", status, None, "c") for i, status in enumerate(
 
 
 def test_a_failure_that_is_expected_is_a_deviation_with_its_reason():
-    made = [auditing.as_expected(f, {"ema/*": "ours is older"}) for f in FOUND]
+    made = [expecting.as_expected(f, {"ema/*": "ours is older"}) for f in FOUND]
     assert [f.status for f in made] == ["deviation", "pass", "not-implemented"]
     assert made[0].cause == "expected: ours is older; c"
 
 
+def test_a_reason_about_numbers_hides_no_exception_and_nothing_that_is_not_finite():
+    def raises(**inputs):
+        raise KeyError("beta")
+
+    found = {"exception": judged(raises), "not finite": judged(lambda **inputs: np.array([np.nan, .5])),
+             "numbers": judged(lambda **inputs: np.full(2, .5001))}
+    for kind, finding in found.items():
+        assert finding.kind == kind
+        for wanted in found:
+            made = expecting.as_expected(finding, {"ema/*": {"reason": "older", "kind": wanted}})
+            assert made.status == ("deviation" if wanted == kind else "fail")
+    made = expecting.as_expected(found["exception"], {"ema/*": "older"})
+    assert made.status == "fail" and made.cause == "KeyError: 'beta'; not what is expected here (older): numbers"
+    for digits, status in ((3, "deviation"), (4, "fail")):
+        made = expecting.as_expected(found["numbers"], {"ema/*": {"reason": "older", "digits": digits}})
+        assert made.status == status and ("(older): numbers that agree in 4 digits" in made.cause) == (digits == 4)
+
+
+def test_an_oracle_that_meets_an_exception_or_infinity_says_which():
+    for method, kind in ((lambda **inputs: 1 / 0, "exception"), (lambda x, **inputs: x * np.inf, "not finite")):
+        mine = SimpleNamespace(name="mine", trajectory=method, configurations=[
+            {"sampler": "ddim"}, {"sampler": "ddim", "eta": 1.0}])
+        with np.errstate(all="ignore"):
+            found = auditing.audit(mine, only="oracle/[oflu]*")
+        assert len(found) > 4 and {f.kind for f in found if f.status == "fail"} == {kind}, [f.evidence for f in found]
+
+
 def test_an_expectation_that_nothing_meets_is_reported():
-    stale = auditing.unexpected_passes(FOUND, {"ema/*": "a", "ema/1": "b", "ema/2": "c", "nowhere": "d"})
+    stale = expecting.unexpected_passes(FOUND, {"ema/*": "a", "ema/1": "b", "ema/2": "c", "nowhere": "d"})
     assert [glob for glob, *_ in stale] == ["ema/1", "nowhere"]
 
 
 def test_a_table_that_is_no_table_of_reasons_is_refused(tmp_path):
-    for text, says in (("ema/* = 'x'", "is not TOML"), ('"ema/*" = ""', "has no reason"), ('"a" = 3', "no reason")):
+    for text, says in (("ema/* = 'x'", "is not TOML"), ('"ema/*" = ""', "has no reason"), ('"a" = 3', "no reason"),
+                       ('"a" = {digits = 3}', "no reason"), ('"a" = {reason = "x", digit = 3}', "has digit, wanted"),
+                       ('"a" = {reason = "x", kind = "nan"}', "kind 'nan', wanted one of numbers, not finite, exc"),
+                       ('"a" = {reason = "x", digits = true}', "digits = True"),
+                       ('"a" = {reason = "x", digits = 3, kind = "exception"}', "digits = 3, wanted")):
         (tmp_path / "e.toml").write_text(text)
         with pytest.raises(ValueError, match=says):
-            auditing.read_expected(tmp_path / "e.toml")
+            expecting.read_expected(tmp_path / "e.toml")
     (tmp_path / "e.toml").write_text('expected = "a reason of what is called so"')
-    assert list(auditing.read_expected(tmp_path / "e.toml")) == ["expected"]
+    assert list(expecting.read_expected(tmp_path / "e.toml")) == ["expected"]
     (tmp_path / "e.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="e.toml: is not TOML"):
-        auditing.read_expected(tmp_path / "e.toml")
+        expecting.read_expected(tmp_path / "e.toml")
     (tmp_path / "e.toml").write_text('[expected]\n"ema/*" = "why"\n')
-    assert auditing.read_expected(tmp_path / "e.toml") == {"ema/*": "why"}
+    assert expecting.read_expected(tmp_path / "e.toml") == {"ema/*": "why"}
+    (tmp_path / "e.toml").write_text('"ema/*" = {reason = "why", digits = 3}\n')
+    assert expecting.read_expected(tmp_path / "e.toml") == {"ema/*": {"reason": "why", "digits": 3}}
 
 
 # ---- loading
@@ -286,6 +320,7 @@ def test_the_command_exits_with_1_for_a_failure_and_0_for_an_expected_one(tmp_pa
     assert done.exit_code == 0 and "sigma is a variance here" in done.output and "UNEXPECTED" not in done.output
     done = run(HOME, "--cases-only", "--expect", tmp_path / "e.toml")
     assert done.output.count("UNEXPECTED PASS") == 2 and done.exit_code == 1, done.output
+    assert "with --only, which leaves checks out" in " ".join(run("--help").output.split())
     (tmp_path / "e.toml").write_text('"oracle/law/*" = "never asked for here"\n')
     assert "UNEXPECTED" not in run(HOME, "--cases-only", "--expect", tmp_path / "e.toml").output
 

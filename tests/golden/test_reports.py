@@ -56,6 +56,18 @@ def test_the_junit_counts_what_failed_and_what_was_skipped():
     assert cases[5].find("skipped").get("message").startswith("deviation: expected: float32 tables")
 
 
+def test_an_expected_deviation_that_passes_is_red_in_the_json_and_the_junit_too():
+    fixed = Report("lib", [finding("b/1")], stale=[("b/*", "older", ["b/1"]), ("c/*", "gone", [])])
+    assert fixed.failed
+    passed, gone = json.loads(to_json(fixed))[1:]
+    assert (passed["check"], passed["status"], passed["evidence"]) == ("expected/b/*", "fail", {"passed": ["b/1"]})
+    assert "older): 1 checks pass; take the entry out" in passed["cause"] and "matches no check" in gone["cause"]
+    suite = ElementTree.fromstring(junit(fixed)).find("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+    assert [case.get("name") for case in suite.findall("testcase") if case.find("failure") is not None] == [
+        "expected/b/*", "expected/c/*"]
+
+
 def test_the_badge_says_how_many_agree_in_the_colour_of_the_worst():
     for r, says, colour in ((report(), "4 of 8 agree", "#a63f00"),
                             (Report("lib", [finding("a/b")]), "1 of 1 agree", "#006b4f"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from refdiff.golden.audit import read_expected
+from refdiff.golden.expected import Expected, read_expected
 from refdiff.golden.finding import Finding, Report
 from refdiff.golden.reports import text
 
@@ -39,6 +39,7 @@ def audited(name):
 def test_what_is_expected_names_a_finding_of_the_report_or_says_what_else_it_is(name):
     expected = read_expected(GOLDEN / "expected" / f"{name}.toml")
     for glob, reason in expected.items():
+        reason = Expected.of(reason).reason
         found = REASON.match(reason)
         assert found, f"{glob}: {reason!r}, wanted 'finding N: .', 'convention: .', 'rounding: .' or 'not refused: .'"
         assert not found[2] or f"\n**{found[2]}. " in page(name), f"{glob}: the report has no finding {found[2]}"

@@ -3,10 +3,13 @@ import json
 import math
 from xml.etree import ElementTree
 
+from ..finding import counts
+
 
 def to_json(report):
-    """The findings as a JSON list. Numbers that are not finite are null."""
-    return json.dumps([_finite(f.as_dict()) for f in report.findings], indent=1, allow_nan=False, default=str) + "\n"
+    """The findings as a JSON list, expected deviations that pass last. Numbers that are not finite are null."""
+    found = [*report.findings, *report.unexpected]
+    return json.dumps([_finite(f.as_dict()) for f in found], indent=1, allow_nan=False, default=str) + "\n"
 
 
 def _finite(value):
@@ -25,12 +28,16 @@ def _text(value):
 
 
 def junit(report):
-    """One test case per finding: fail is a failure, not-implemented and deviation are skipped with their reason."""
-    counts = report.counts
+    """One test case per finding: fail is a failure, not-implemented and deviation are skipped with their reason.
+
+    An expected deviation that passes is a failure too, so that the file is red where the exit status is 1.
+    """
+    found = [*report.findings, *report.unexpected]
+    n = counts(found)
     suite = ElementTree.Element("testsuite", name=_text(f"refdiff audit {report.title}"), errors="0",
-                                tests=str(len(report.findings)), failures=str(counts["fail"]),
-                                skipped=str(counts["not-implemented"] + counts["deviation"]))
-    for f in report.findings:
+                                tests=str(len(found)), failures=str(n["fail"]),
+                                skipped=str(n["not-implemented"] + n["deviation"]))
+    for f in found:
         case = ElementTree.SubElement(suite, "testcase", classname=_text(f.subject), name=_text(f.check))
         told = _text(json.dumps(_finite(f.evidence), default=str))
         if f.status == "fail":
