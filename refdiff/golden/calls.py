@@ -5,6 +5,7 @@ import numpy as np
 
 from ..rng import Key
 from ..samplers.orders import LINE, POINT
+from .adapter import dtypes_of
 from .case import digits
 from .judging import STEPS, kind_of, rms
 from .settings import Noise, seeded, start
@@ -141,7 +142,7 @@ def fuzz(judge):
 
 def dtype(judge, steps=STEPS):
     """The type of x is kept, and both types agree to what float32 can hold; one type for both is a choice."""
-    works_in = tuple(getattr(judge.adapter, "dtypes", ("float32", "float64")))
+    works_in = dtypes_of(judge.adapter)
     if "float32" not in works_in:
         return judge.finding("not-implemented", "the adapter works in float64 alone")
     grid = judge.setting.grid(steps)
@@ -149,6 +150,10 @@ def dtype(judge, steps=STEPS):
     fine, *_ = judge.run(steps, x)
     single = x.astype(np.float32)
     coarse, *_ = judge.run(steps, single)
+    for given, states in ((x, fine), (single, coarse)):
+        if not np.isfinite(states[-1]).all():
+            return judge.finding("fail", f"what comes out for {given.dtype} is not finite", steps=steps,
+                                 kind="not finite")
     kind = kind_of(judge.adapter)
     ours = [judge.setting.ours(LINE, grid, y, seeded(y), kind=kind)[-1] for y in (single, x)]
     agreed = digits(coarse[-1], fine[-1])

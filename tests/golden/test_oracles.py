@@ -199,7 +199,8 @@ def test_fuzz_sees_what_is_not_finite_and_what_raises():
                 raise IndexError("index 1000 is out of bounds")
             return super().trajectory(steps=steps, **rest)
     found = oracles.judge("fuzz", Breaks(), DDIM)
-    assert found.cause == "IndexError: index 1000 is out of bounds" and found.evidence == {"steps": 7, "kind": "exception"}
+    assert found.cause == "IndexError: index 1000 is out of bounds"
+    assert found.evidence == {"steps": 7, "kind": "exception"}
 
 
 def test_dtype_sees_another_type_and_rounding_that_is_none():
