@@ -79,7 +79,7 @@ def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=T
     results.update(
         seconds={"train": trained - begin, "distill": distilled - trained, "sample": sampled - distilled,
                  "total": end - begin},
-        peak_mib=peak_mib(), parameters=int(checkpoints[0].size), seed=seed, version=__version__, quick=quick,
+        peak_mib=peak_mib(workers.threads), parameters=int(checkpoints[0].size), seed=seed, version=__version__, quick=quick,
         samples=n, sampling_seeds=seeds, evaluations={name: runs[3] for name, runs in {**RUNS, **FULL}.items()})
     losses = {"teacher": checkpoints[0].history["loss"], "distillation": checkpoints[1].history["loss"]}
     report.write(out, results, [("real digits", real_row(training)), *rows], losses, trajectory)
@@ -167,12 +167,8 @@ def real_row(dataset):
     return np.stack([dataset.images[np.flatnonzero(dataset.labels == k)[0]] for k in range(len(dataset.classes))])
 
 
-def peak_mib():
-    """The largest memory this process has held, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_mib(processes):
+    """The largest memory of this process and of the others that it forked, MiB; what they share counts in each."""
+    peak = sum(resource.getrusage(who).ru_maxrss * count for who, count in (
+        (resource.RUSAGE_SELF, 1), (resource.RUSAGE_CHILDREN, processes - 1)))
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def say(text, progress):
-    if progress:
-        print(text, file=sys.stderr, flush=True)
