@@ -79,7 +79,8 @@ def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=T
     results.update(
         seconds={"train": trained - begin, "distill": distilled - trained, "sample": sampled - distilled,
                  "total": end - begin},
-        peak_mib=peak_mib(workers.threads), parameters=int(checkpoints[0].size), seed=seed, version=__version__, quick=quick,
+        peak_mib=peak_mib(workers.threads), parameters=int(checkpoints[0].size), seed=seed, version=__version__,
+        quick=quick,
         samples=n, sampling_seeds=seeds, evaluations={name: runs[3] for name, runs in {**RUNS, **FULL}.items()})
     losses = {"teacher": checkpoints[0].history["loss"], "distillation": checkpoints[1].history["loss"]}
     report.write(out, results, [("real digits", real_row(training)), *rows], losses, trajectory)
@@ -172,3 +173,8 @@ def peak_mib(processes):
     peak = sum(resource.getrusage(who).ru_maxrss * count for who, count in (
         (resource.RUSAGE_SELF, 1), (resource.RUSAGE_CHILDREN, processes - 1)))
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def say(text, progress):
+    if progress:
+        print(text, file=sys.stderr, flush=True)
