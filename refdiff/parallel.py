@@ -7,10 +7,12 @@ forks once, and from then on sends its members nothing but numbers. Arrays that 
 The parts depend on the number of threads alone, so a result has the same bits for the same number, either way.
 """
 import ctypes
+import math
 import mmap
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 import weakref
@@ -63,24 +65,27 @@ class Workers:
             raise ValueError(f"threads is {threads}, wanted a number >= 1, or 0 for one per core")
         self.threads = threads or (os.cpu_count() or 1 if backend.name() == "numpy" else 1)
         self.processes = self.threads > 1 and may_fork()
+        self._teams = None                                                      # until `with`, and after it
 
     def __enter__(self):
         keep_freed_memory()
         self._blas = threadpoolctl.threadpool_limits(1, "blas")
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None     # starts threads when first used
-        self._teams = weakref.WeakSet()
+        self._teams, self._owner = weakref.WeakSet(), os.getpid()
         return self
 
     def __exit__(self, *error):
         for team in list(self._teams):
             team.close()
+        self._teams = None
         if self._pool:
             self._pool.shutdown()
         self._blas.restore_original_limits()
 
     def map(self, function, items):
-        """[function(item) for item in items], side by side in threads."""
-        return list(self._pool.map(function, items) if self._pool else map(function, items))
+        """[function(item) for item in items], side by side in threads; one by one in a member, which has none."""
+        threads = self._pool and self._owner == os.getpid()
+        return list(self._pool.map(function, items) if threads else map(function, items))
 
     def shared(self, x):
         """A copy of the array x that every member of a team sees and may write; x itself where none forks."""
@@ -92,6 +97,8 @@ class Workers:
 
     def team(self, function, members):
         """The Team of function(i, *numbers) -> number for i in 0..members-1, as long as these Workers live at most."""
+        if self._teams is None:
+            raise RuntimeError("these Workers are closed: what runs by them has to run inside their `with`")
         team = Team(function, members, self.processes, self.map)
         self._teams.add(team)
         return team
@@ -114,8 +121,7 @@ class Team:
                     warnings.simplefilter("ignore", DeprecationWarning)         # of threads: none holds a lock of ours
                     child = os.fork()
                 if child == 0:
-                    here.close()
-                    self._serve(i, there)
+                    self._serve(i, here, there)
                 there.close()
                 self._others.append((child, here))
         self._forked = bool(self._others)
@@ -125,7 +131,7 @@ class Team:
         if not self._forked:
             return self._threads(lambda i: self.function(i, *numbers), range(self.members))
         if not self._others:
-            raise RuntimeError("this team was dismissed: its Workers are closed")
+            raise RuntimeError("this team was dismissed: its Workers are closed, or an earlier call failed")
         child = None
         try:
             for child, pipe in self._others:
@@ -145,10 +151,11 @@ class Team:
             raise
         return results
 
-    def _serve(self, i, pipe):
+    def _serve(self, i, other_end, pipe):
         """The life of a member: numbers in, a number out, until it is dismissed or the first has gone."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)                            # Ctrl-C is for the first
         try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)                        # Ctrl-C is for the first
+            other_end.close()
             while (request := pipe.recv_bytes()) != END:
                 numbers = array("d", request)
                 try:
@@ -165,9 +172,9 @@ def by_rows(function, workers, rows=None):
     """x, *numbers -> y[n, ...] of function(x[row], row, *numbers), at most `rows` rows at a time, over all workers.
 
     rows None: 64, or as many as hold 16K numbers. y has x's shape. Numbers may be arrays, which no other process is
-    sent: then, and where none forks, threads do it.
+    sent: then, and where none forks, threads do it. A call from another thread waits for the one before it.
     """
-    threads, kept = workers.threads if workers else 1, {}
+    threads, kept, one_call = workers.threads if workers else 1, {}, threading.Lock()
 
     def fork(x, parts):
         here, y = workers.shared(x), workers.shared(x)
@@ -180,17 +187,21 @@ def by_rows(function, workers, rows=None):
         return here, y, workers.team(work, min(threads, len(parts)))
 
     def apply(x, *numbers):
-        most = rows or max(64, (1 << 14) // max(1, x[0].size))
+        most = rows or max(64, (1 << 14) // max(1, math.prod(x.shape[1:])))
         parts = slices(len(x), max(threads, -(-len(x) // most)))
-        if threads == 1 or not workers.processes or not all(isinstance(a, (int, float)) for a in numbers):
+        sent = all(isinstance(a, (int, float)) for a in numbers)
+        if sent:
+            numbers = [float(a) for a in numbers]                               # a np.float64 has other rules of type
+        if threads == 1 or not workers.processes or not sent:
             run = workers.map if workers else map
             return backend.of(x=x).concatenate(list(run(lambda row: function(x[row], row, *numbers), parts)))
-        if kept.get("of") != (x.shape, x.dtype):
-            kept.update(of=(x.shape, x.dtype), team=fork(x, parts))
-        here, y, team = kept["team"]
-        here[...] = x
-        team(*numbers)
-        return y.copy()
+        with one_call:
+            if kept.get("of") != (x.shape, x.dtype) or not kept["team"][2].close.alive:
+                kept.update(of=(x.shape, x.dtype), team=fork(x, parts))
+            here, y, team = kept["team"]
+            here[...] = x
+            team(*numbers)
+            return y.copy()
 
     return apply
 
@@ -206,4 +217,7 @@ def _dismiss(others, owner):
         except OSError:
             pass                                                                # it has gone already
         pipe.close()
-        os.waitpid(child, 0)
+        try:
+            os.waitpid(child, 0)
+        except ChildProcessError:
+            pass                                                                # where SIGCHLD is ignored, none waits

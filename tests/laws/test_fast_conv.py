@@ -30,7 +30,8 @@ def compare(route, x, w, b, stride, pad, rtol):
     """Every entry within rtol of the largest of its array."""
     for name, got, want in zip(("y", "dx", "dw", "db"), *both(route, x, w, b, stride, pad)):
         assert got.dtype == x.dtype and got.shape == want.shape
-        np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max(), err_msg=f"{route}: {name}")
+        atol = rtol * np.abs(want).max(initial=0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=f"{route}: {name}")
 
 
 CUTS = {"40-1": (40, 1), "300-2": (300, 2), "1-5": (1 << 18, 5), "1-64": (1 << 18, 64)}     # BLOCK, TILES
@@ -55,6 +56,13 @@ def test_float32_keeps_the_digits_that_the_route_promises(route, rtol):
     """Direct sums of 9 c terms: c^(1/2) roundings of 6e-8. Winograd's matrices amplify by up to 4*10*8: some 1e-5."""
     for shape in [(4, 16, 16, 64, 64), (2, 12, 20, 128, 96), (2, 32, 32, 48, 80)]:
         compare(route, *arrays(shape, dtype=np.float32), 1, "same", rtol)
+
+
+def test_no_images_give_no_gradient():
+    """And not what the memory held before."""
+    for c, d, k in ((3, 4, 3), (40, 40, 3), (5, 2, 1), (2, 3, 5)):
+        for stride, pad in ((1, "same"), (2, "same"), (1, "ddpm")):
+            compare("host", *arrays((0, 8, 8, c, d), k, np.float32), stride, pad, 0)
 
 
 def test_float64_and_mixed_types_take_the_plain_route(monkeypatch):

@@ -2,6 +2,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,6 +85,71 @@ def test_an_error_is_raised_here_from_either_part(kind):
             team = workers.team(work, 2)
             with pytest.raises((ValueError, RuntimeError), match=f"part {bad} will not"):
                 team()
+
+
+def test_no_rows_and_one_row_are_rows(kind):
+    with Workers(3) as workers:
+        for apply in (by_rows(lambda x, row, t: t * x, workers), by_rows(lambda x, row, t: t * x, None)):
+            for n in (0, 1, 2):
+                np.testing.assert_array_equal(apply(np.ones((n, 2), np.float32), 3.0), np.full((n, 2), 3, np.float32))
+
+
+def test_every_member_is_told_the_same_type_of_number(kind):
+    """A np.float64 would turn the float32 arithmetic of the first part alone into float64."""
+    with Workers(2) as workers:
+        apply = by_rows(lambda x, row, t: np.full(x.shape, type(t) is float, x.dtype), workers)
+        assert apply(np.zeros((4, 1), np.float32), np.float64(2)).all() and apply(np.zeros((4, 1), np.float32), 2).all()
+
+
+def test_a_call_that_failed_does_not_spoil_the_next(kind):
+    def work(x, row, t):
+        if t > 5:
+            raise KeyboardInterrupt if t > 6 and row.start == 0 else ValueError(f"{t} is too much")
+        return t * x
+
+    x = np.ones((4, 2), np.float32)
+    with Workers(2) as workers:
+        apply = by_rows(work, workers)
+        for t, error in ((6.0, ValueError), (7.0, KeyboardInterrupt)):
+            np.testing.assert_array_equal(apply(x, 2.0), 2 * x)
+            with pytest.raises(error):
+                apply(x, t)
+        np.testing.assert_array_equal(apply(x, 3.0), 3 * x)
+    with pytest.raises(RuntimeError, match="Workers are closed|after shutdown"):
+        apply(x, 2.0)
+    with pytest.raises(RuntimeError, match="Workers are closed|after shutdown"):
+        apply(x[:2], 2.0)
+
+
+def test_calls_from_several_threads_do_not_mix(kind):
+    x = np.ones((4, 2), np.float32)
+    with Workers(2) as workers, ThreadPoolExecutor(4) as callers:
+        apply = by_rows(lambda part, row, t: t * part, workers)
+        for t, y in enumerate(callers.map(lambda t: apply(x, float(t)), range(40))):
+            np.testing.assert_array_equal(y, t * x)
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_a_member_maps_without_threads(monkeypatch):
+    """Threads do not survive a fork: to wait for them would be for ever."""
+    monkeypatch.setenv("REFDIFF_PARALLEL", "processes")
+    with Workers(2) as workers:
+        workers.map(time.sleep, [0.01] * 4)                                     # all of them have started
+        apply = by_rows(lambda x, row: np.stack(workers.map(lambda r: 2 * r, list(x))), workers)
+        np.testing.assert_array_equal(apply(np.ones((4, 2))), np.full((4, 2), 2.0))
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_members_end_quietly_where_the_death_of_a_child_is_ignored():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Workers(3) as workers:
+            team = workers.team(lambda i: 0.0, 3)
+            children = [child for child, _ in team._others]
+            assert team() == [0.0] * 3
+        assert all(gone(child) for child in children)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.skipif(not may_fork(), reason="no processes here")

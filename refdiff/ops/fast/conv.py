@@ -67,7 +67,7 @@ def blocked_backward(saved, dy):
     before = PADS[pad](k)[0]
     if stride > 1:
         return *_scattered(x, w, stride, before, dy), sum_rows(dy)
-    few = 9 * min(c, d) > dy.size // d                     # pixels: a copy of w costs more than it saves
+    few = 0 < dy.size // d < 9 * min(c, d)                 # pixels: a copy of w costs more than it saves
     return *(_by_offset if few else _flipped)(x, w, k - 1 - before, dy), sum_rows(dy)
 
 
