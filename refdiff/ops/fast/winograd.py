@@ -10,7 +10,7 @@ all tiles and channels at once. So everything here is a matrix product. The back
 matrices, transposed, in the other order. Some tiles at a time stay in the cache.
 
 The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 5e-6 of the largest output, where the
-direct sum has 6e-7. float64 takes the direct way.
+direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the whole of the tiles that see it.
 """
 from functools import lru_cache
 
