@@ -62,7 +62,7 @@ class Blas:
     """cuBLAS by the file name of its library; `allocate(bytes)` gives device memory with a `ptr`."""
 
     def __init__(self, library, allocate):
-        self.library = ctypes.CDLL(library)
+        self.routines = ctypes.CDLL(library)
         self.allocate = allocate
         self.own = threading.local()                # a handle serves one thread
 
@@ -75,10 +75,10 @@ class Blas:
         own = self.own
         if not hasattr(own, "handle"):
             own.handle, own.stream, own.memory = ctypes.c_void_p(), None, self.allocate(WORKSPACE)
-            self._check("cublasCreate", self.library.cublasCreate_v2(ctypes.byref(own.handle)))
+            self._check("cublasCreate", self.routines.cublasCreate_v2(ctypes.byref(own.handle)))
         if own.stream != stream:                    # setting the stream takes the workspace away
-            self._check("cublasSetStream", self.library.cublasSetStream_v2(own.handle, ctypes.c_void_p(stream)))
-            self._check("cublasSetWorkspace", self.library.cublasSetWorkspace_v2(
+            self._check("cublasSetStream", self.routines.cublasSetStream_v2(own.handle, ctypes.c_void_p(stream)))
+            self._check("cublasSetWorkspace", self.routines.cublasSetWorkspace_v2(
                 own.handle, ctypes.c_void_p(own.memory.ptr), ctypes.c_size_t(WORKSPACE)))
             own.stream = stream
         return own.handle
@@ -97,10 +97,10 @@ class Blas:
             (b_, ld_b, stride_b), (a_, ld_a, stride_a), (c_, ld_c, stride_c) = matrices
             b_, a_, c_ = ctypes.c_void_p(pointer(b_)), ctypes.c_void_p(pointer(a_)), ctypes.c_void_p(pointer(c_))
             if batch == 1:
-                self._check("cublasGemmEx", self.library.cublasGemmEx(
+                self._check("cublasGemmEx", self.routines.cublasGemmEx(
                     handle, *flags, *sizes, ctypes.byref(one), b_, kind, ld_b, a_, kind, ld_a, ctypes.byref(zero),
                     c_, kind, ld_c, compute, DEFAULT))
             else:
-                self._check("cublasGemmStridedBatchedEx", self.library.cublasGemmStridedBatchedEx(
+                self._check("cublasGemmStridedBatchedEx", self.routines.cublasGemmStridedBatchedEx(
                     handle, *flags, *sizes, ctypes.byref(one), b_, kind, ld_b, word(stride_b), a_, kind, ld_a,
                     word(stride_a), ctypes.byref(zero), c_, kind, ld_c, word(stride_c), batch, compute, DEFAULT))

@@ -61,7 +61,7 @@ class Cublas:
 def blas(library):
     made = object.__new__(Blas)
     made.__init__(None, lambda size: type("Memory", (), {"ptr": 0}))     # CDLL(None): this process; replaced below
-    made.library = library
+    made.routines = library
     return made
 
 

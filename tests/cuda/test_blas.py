@@ -14,7 +14,7 @@ from refdiff.cuda.blas import BlasError, lies
 def product(a, b, out, tf32=False, library=None):
     made = blas(library or Cublas())
     made.product(a, b, out, 0, tf32, lambda array: array.ctypes.data)
-    return made.library
+    return made.routines
 
 
 def views(shape, rng, dtype):
