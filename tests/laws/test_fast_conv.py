@@ -51,6 +51,19 @@ def test_any_cut_into_blocks_gives_the_plain_numbers(route, stride, pad, cut, mo
             compare(route, *arrays(shape, k), stride, pad, 1e-13 * (1 if route == "blocked" else 10))
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 8, 40, 24), (1, 5, 7, 16, 50), (3, 4, 4, 33, 17)])
+def test_few_tiles_take_the_kernel_slice_by_slice(shape, monkeypatch):
+    monkeypatch.setattr(winograd, "CUT", 1)
+    assert len(winograd.cuts(8, 40, 24)) == 3 and winograd.cuts(8, 40, 24)[-1] == slice(32, 40)
+    compare("winograd", *arrays(shape), 1, "same", 1e-12)
+
+
+def test_many_tiles_take_the_whole_kernel():
+    """Slices are for a single block: its tiles of x are transformed once, whatever the slices."""
+    for n in (winograd.TILES + 1, 4096):
+        assert winograd.cuts(n, 512, 1) == [slice(0, 512)]
+
+
 @pytest.mark.parametrize("route, rtol", [("blocked", 3e-6), ("winograd", 4e-5)])
 def test_float32_keeps_the_digits_that_the_route_promises(route, rtol):
     """Direct sums of 9 c terms: c^(1/2) roundings of 6e-8. Winograd's matrices amplify by up to 4*10*8: some 1e-5."""

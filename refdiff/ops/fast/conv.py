@@ -18,7 +18,7 @@ from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
 PIXELS = 256                       # at least so many, lest the kernel be read from memory for a few
-WINOGRAD = (32, 48)                # at least so many channels on both sides, and so many tiles of 4x4
+WINOGRAD = (32, 16)                # at least so many channels on both sides, and so many tiles of 4x4
 
 
 def blocks(n, p, q, width):
@@ -136,7 +136,7 @@ def winograd_forward(x, w, b, stride=1, pad="same"):
 
 
 def winograd_backward(saved, dy):
-    """conv2d's backward by the adjoint of F(4x4, 3x3)."""
+    """conv2d's backward by F(4x4, 3x3)."""
     x, w, stride, pad = saved
     return winograd.backward(x, w, dy) if _winograd_can(w, stride, pad) else blocked_backward(saved, dy)
 

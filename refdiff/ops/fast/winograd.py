@@ -6,8 +6,11 @@ A tile of 4x4 outputs y is made of a tile of 6x6 inputs x, and per channel pair
 
 36 products instead of 144. Summed over channels, the middle is a matrix product for each of the 36 entries, (tiles, c)
 by (c, d); and a transform on both sides is one small matrix on the 36 (or 16, or 9) entries, B' (x) B', applied to
-all tiles and channels at once. So everything here is a matrix product. The backward is the exact adjoint: the same
-matrices, transposed, in the other order. Some tiles at a time stay in the cache.
+all tiles and channels at once. So everything here is a matrix product. Some tiles at a time stay in the cache.
+
+The backward goes through the same middle. dx = dy * t(w) is a convolution with the turned kernel, t(w)[i,j,d,c] =
+w[2-i,2-j,c,d]. And <dx, x> = <dy, x * w> is linear in the kernel: dw is the cotangent of t(w), turned back, where x is
+that of dx. So tiles of dy, transformed once, serve dx and dw.
 
 The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 5e-6 of the largest output, where the
 direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the whole of the tiles that see it.
@@ -17,9 +20,11 @@ from functools import lru_cache
 import numpy as np
 
 from ..op import sum_rows
+from .gemm import SMALL
 from .scratch import overlapping, scratch
 
 TILES = 64                 # of a block; twice as many where the kernel is large, and costs more than the tiles
+CUT = 24576                # numbers per entry of a tile in a slice of the kernel and of its products
 COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
 
 B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
@@ -33,6 +38,12 @@ def matrices(dtype):
     """B' (x) B' (36, 36), G (x) G (36, 9), A' (x) A' (16, 36) and their transposes, as (m, m') each."""
     pairs = [np.kron(m, m).astype(dtype) for m in (B, G, A)]
     return [(m, np.ascontiguousarray(m.T)) for m in pairs]
+
+
+@lru_cache
+def to_turned(dtype):
+    """G' (x) G' (9, 36), the rows reversed: from the transformed kernel's cotangent to that of the flipped kernel."""
+    return np.kron(G, G).T[::-1].astype(dtype, order="C")
 
 
 def blocks(n, th, tw, w):
@@ -81,55 +92,86 @@ def split(image):
     return image.reshape(n, h // 4, 4, w // 4, 4, c)
 
 
+def cuts(n, c, other):
+    """Slices of c channels to work on one after the other, where there are n tiles, and `other` channels besides.
+
+    With few tiles the transformed kernel is the largest array: a slice of it is used at once, while in the cache.
+    """
+    if n > TILES or n > 32 and n * other > 1 << 14:
+        return [slice(0, c)]
+    size = 1 << (max(16, CUT // (other + 2 * n)).bit_length() - 1)          # a power of two
+    return [slice(i, min(i + size, c)) for i in range(0, c, size)]
+
+
 def forward(x, w, b):
     """y = x * w + b for w (3, 3, c, d), one pixel of zeros around x; any height and width."""
-    n, h, wd, c = x.shape
-    d, th, tw = w.shape[3], -(-h // 4), -(-wd // 4)
-    small, (to_output, _) = kernel(w), matrices(x.dtype)[2]
-    y = np.empty((n, h, wd, d), x.dtype)
-    for images, rows in blocks(n, th, tw, w):
-        many, t = images.stop - images.start, rows.stop - rows.start
-        u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
-        m = np.matmul(u, small, out=scratch("product", (36, many * t * tw, d), x.dtype))
-        tiles = transform(to_output, m, scratch("tiles", (4, 4, many, t, tw, d), x.dtype)).transpose(2, 3, 0, 4, 1, 5)
-        part = y[images, 4 * rows.start:4 * rows.stop]
-        if h % 4 or wd % 4:
-            np.add(tiles.reshape(many, 4 * t, 4 * tw, d)[:, :part.shape[1], :wd], b, out=part)
-        else:
-            np.add(tiles, b, out=split(part))
-    return y
+    return sweep(x, w, b)[0]
 
 
 def backward(x, w, dy):
-    """dx, dw, db: the adjoint of `forward`, read from its last line to its first."""
+    """dx, dw, db: dx = dy * turned(w) is a convolution again, and <dx, x> as a function of turned(w) tells dw."""
+    dx, dw = sweep(dy, w[::-1, ::-1].swapaxes(2, 3), None, x)
+    return dx, dw, sum_rows(dy)
+
+
+def sweep(x, w, b, other=None):
+    """y = x * w + b, block by block; for an `other` of y's shape also d<y, other>/dw, turned: flipped, axes swapped."""
     n, h, wd, c = x.shape
     d, th, tw = w.shape[3], -(-h // 4), -(-wd // 4)
-    (_, from_input), (_, from_kernel), _ = matrices(x.dtype)
-    small, dx = kernel(w.swapaxes(2, 3)), np.empty(x.shape, x.dtype)        # (36, d, c)
-    dsmall = part = None
-    for images, rows in blocks(n, th, tw, w):
-        many, t = images.stop - images.start, rows.stop - rows.start
-        u = input_tiles(x, images, rows, tw, scratch("input", (36, many * t * tw, c), x.dtype))
-        dm = output_cotangents(dy, images, rows, tw, scratch("product", (36, many * t * tw, d), x.dtype))
-        if dsmall is None:
-            dsmall = u.swapaxes(1, 2) @ dm
-        else:
-            part = np.matmul(u.swapaxes(1, 2), dm, out=part)
-            dsmall += part
-        du = np.matmul(dm, small, out=u)
-        tiles = transform(from_input, du, scratch("tiles", (6, 6, many, t, tw, c), x.dtype))
-        if rows.start == 0:
-            image = scratch("image", (many, th + 1, 4, tw + 1, 4, c), x.dtype)
-            image[...] = 0
-        put_back(tiles.transpose(2, 3, 0, 4, 1, 5), image, rows, tw)
-        if rows.stop == th:
-            dx[images] = image.reshape(many, 4 * th + 4, 4 * tw + 4, c)[:, 1:h + 1, 1:wd + 1]
-    return dx, transform(from_kernel, dsmall, np.empty(w.shape, w.dtype)), sum_rows(dy)
+    todo, some = blocks(n, th, tw, w), cuts(n * th * tw, d, c)
+    whole = kernel(w) if len(some) == 1 else None                           # (36, c, d)
+    y, dw = np.empty((n, h, wd, d), x.dtype), None
+    if other is not None:
+        dw = (np.empty if todo else np.zeros)((3, 3, d, c), x.dtype)
+    for images, rows in todo:
+        many = (images.stop - images.start) * (rows.stop - rows.start) * tw
+        u = input_tiles(x, images, rows, tw, scratch("input", (36, many, c), x.dtype))
+        for s in some:
+            small = kernel(w[..., s]) if whole is None else whole
+            m = np.matmul(u, small, out=scratch("product", (36, many, small.shape[2]), x.dtype))
+            output_tiles(m, rows, tw, b if b is None else b[s], y[images, 4 * rows.start:4 * rows.stop, :, s])
+            if other is None:
+                continue
+            dm = output_cotangents(other[images, 4 * rows.start:4 * rows.stop, :, s], rows, tw, m)
+            dsmall = scratch("kernel's", (36, m.shape[2], c), x.dtype)
+            if images.start == rows.start == 0:
+                sum_tiles(dm, u, dsmall)
+            else:
+                dsmall += sum_tiles(dm, u, scratch("kernel's part", dsmall.shape, x.dtype))
+            if images.stop == n and rows.stop == th:
+                of_slice = dw if whole is not None else scratch("dw", (3, 3, m.shape[2], c), x.dtype)
+                dw[:, :, s] = transform(to_turned(x.dtype), dsmall, of_slice)
+    return y, dw
 
 
-def output_cotangents(dy, images, rows, tw, out):
-    """out[36, tiles, d] = A dY A' of every tile of a block."""
-    dy = dy[images, 4 * rows.start:4 * rows.stop]
+def sum_tiles(dm, u, out):
+    """out[36, d, c] = sum over tiles of dm[36, tiles, d] u[36, tiles, c], in products so small that none is packed."""
+    e, t, c = u.shape
+    d = dm.shape[2]
+    wide = next((k for k in (64, 32) if c % k == 0 and t * d * k <= SMALL), c)
+    parts = [a.reshape(e, -1, c // wide, wide).swapaxes(1, 2) for a in (u, out)]
+    np.matmul(dm.swapaxes(1, 2)[:, None], parts[0], out=parts[1])
+    return out
+
+
+def output_tiles(m, rows, tw, b, y):
+    """y = A' M A + b of every tile of a block."""
+    n, h, w, d = y.shape
+    t = rows.stop - rows.start
+    tiles = transform(matrices(m.dtype)[2][0], m, scratch("tiles", (4, 4, n, t, tw, d), m.dtype))
+    tiles = tiles.transpose(2, 3, 0, 4, 1, 5)                               # (n, t, 4, tw, 4, d)
+    if h < 4 * t or w < 4 * tw:                                             # less of the last tiles
+        tiles = tiles.reshape(n, 4 * t, 4 * tw, d)[:, :h, :w]
+    else:
+        y = split(y)
+    if b is None:
+        np.copyto(y, tiles)
+    else:
+        np.add(tiles, b, out=y)
+
+
+def output_cotangents(dy, rows, tw, out):
+    """out[36, tiles, d] = A dY A' of every tile of a block: the adjoint of output_tiles."""
     n, h, w, d = dy.shape
     t = rows.stop - rows.start
     if h < 4 * t or w < 4 * tw:                                             # zeros beyond the image
@@ -139,12 +181,3 @@ def output_cotangents(dy, images, rows, tw, out):
     tiles = scratch("tiles", (4, 4, n, t, tw, d), dy.dtype)
     np.copyto(tiles, split(dy).transpose(2, 4, 0, 1, 3, 5))
     return transform(matrices(dy.dtype)[2][1], tiles, out)
-
-
-def put_back(tiles, image, rows, tw):
-    """Add tiles[n, t, 6, tw, 6, c] to image[n, th + 1, 4, tw + 1, 4, c]: each overlaps the next by two pixels."""
-    here, below = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
-    image[:, here, :, :tw] += tiles[:, :, :4, :, :4]
-    image[:, below, :2, :tw] += tiles[:, :, 4:, :, :4]
-    image[:, here, :, 1:, :2] += tiles[:, :, :4, :, 4:]
-    image[:, below, :2, 1:, :2] += tiles[:, :, 4:, :, 4:]
