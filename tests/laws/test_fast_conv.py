@@ -44,8 +44,10 @@ def test_any_cut_into_blocks_gives_the_plain_numbers(route, stride, pad, cut, mo
     monkeypatch.setattr(conv, "BLOCK", CUTS[cut][0])
     monkeypatch.setattr(conv, "PIXELS", 1)
     monkeypatch.setattr(winograd, "TILES", CUTS[cut][1])
+    monkeypatch.setattr(winograd, "NUMBERS", 1)
     monkeypatch.setattr(winograd, "COLUMNS", 8)
-    monkeypatch.setattr(conv, "WINOGRAD", (3, 1))
+    monkeypatch.setattr(conv, "FORWARD", (3, 3, 1))
+    monkeypatch.setattr(conv, "BACKWARD", (3, 3, 1))
     for shape in SHAPES:
         for k in (1, 3):
             compare(route, *arrays(shape, k), stride, pad, 1e-13 * (1 if route == "blocked" else 10))

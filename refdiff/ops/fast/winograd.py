@@ -23,7 +23,8 @@ from ..op import sum_rows
 from .gemm import SMALL
 from .scratch import overlapping, scratch
 
-TILES = 64                 # of a block; twice as many where the kernel is large, and costs more than the tiles
+TILES = 64                 # of a block, at least
+NUMBERS = 8192             # per entry of the tiles of a block: more tiles where channels are few
 CUT = 24576                # numbers per entry of a tile in a slice of the kernel and of its products
 COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
 
@@ -47,8 +48,10 @@ def to_turned(dtype):
 
 
 def blocks(n, th, tw, w):
-    """(images, rows of tiles) of about TILES tiles each, as slices."""
-    tiles = TILES if w.size < 9 * 256 * 256 else 2 * TILES
+    """(images, rows of tiles), as slices, of TILES tiles each; of more for few channels or a large kernel."""
+    tiles = max(TILES, NUMBERS // max(w.shape[2:]))
+    if w.size >= 9 * 256 * 256:                                             # it costs more than the tiles
+        tiles = 2 * TILES
     if th * tw <= tiles:
         many = tiles // (th * tw)
         return [(slice(i, min(i + many, n)), slice(0, th)) for i in range(0, n, many)]
