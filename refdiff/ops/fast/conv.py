@@ -18,7 +18,7 @@ from .scratch import overlapping, scratch
 
 BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
 PIXELS = 256                       # at least so many, lest the kernel be read from memory for a few
-FORWARD, BACKWARD = (48, 16, 16), (32, 16, 16)      # Winograd's: least channels in (dy's) and out, and tiles of 4x4
+WINOGRAD = (32, 16, 16)            # at least so many channels in (dy's in the backward), out, and tiles of 4x4
 
 
 def blocks(n, p, q, width):
@@ -145,10 +145,10 @@ def _winograd_can(w, stride, pad):
     return w.shape[0] == 3 and stride == 1 and pad == "same"
 
 
-def _winograd_pays(x, c, d, least):
+def _winograd_pays(x, c, d):
     """Enough channels to pay for the transforms of c, less for those of d, and enough tiles for the kernel's."""
     n, h, wd, _ = x.shape
-    return c >= least[0] and d >= least[1] and n * -(-h // 4) * -(-wd // 4) >= least[2]
+    return c >= WINOGRAD[0] and d >= WINOGRAD[1] and n * -(-h // 4) * -(-wd // 4) >= WINOGRAD[2]
 
 
 def pointwise_forward(x, w, b, stride=1, pad="same"):
@@ -179,7 +179,7 @@ def host_forward(x, w, b, stride=1, pad="same"):
     if w.shape[0] == 1:
         return pointwise_forward(x, w, b, stride, pad)
     c, d = w.shape[2:]
-    return (winograd_forward if _winograd_pays(x, c, d, FORWARD) else blocked_forward)(x, w, b, stride, pad)
+    return (winograd_forward if _winograd_pays(x, c, d) else blocked_forward)(x, w, b, stride, pad)
 
 
 def host_backward(saved, dy):
@@ -188,7 +188,7 @@ def host_backward(saved, dy):
     if w.shape[0] == 1:
         return pointwise_backward(saved, dy)
     c, d = w.shape[2:]
-    return (winograd_backward if _winograd_pays(x, d, c, BACKWARD) else blocked_backward)(saved, dy)
+    return (winograd_backward if _winograd_pays(x, d, c) else blocked_backward)(saved, dy)
 
 
 plain.routes["blocked"] = (blocked_forward, blocked_backward)

@@ -42,6 +42,12 @@ def matrices(dtype):
 
 
 @lru_cache
+def one_tile(h, w, dtype):
+    """B' (x) B' (36, h w) of images that are one tile or less: what pads them is zero."""
+    return np.kron(B[:, 1:h + 1], B[:, 1:w + 1]).astype(dtype)
+
+
+@lru_cache
 def to_turned(dtype):
     """G' (x) G' (9, 36), the rows reversed: from the transformed kernel's cotangent to that of the flipped kernel."""
     return np.kron(G, G).T[::-1].astype(dtype, order="C")
@@ -78,6 +84,10 @@ def input_tiles(x, images, rows, tw, out):
     """out[36, tiles, c] = B' X B of every tile of a block."""
     x = x[images]
     n, h, w, c = x.shape
+    if max(h, w) <= 4:
+        tiles = scratch("tiles", (h, w, n, c), x.dtype)
+        np.copyto(tiles, x.transpose(1, 2, 0, 3))
+        return transform(one_tile(h, w, x.dtype), tiles, out)
     top, t = 4 * rows.start - 1, rows.stop - rows.start
     first, last = max(top, 0), min(top + 4 * t + 2, h)                      # the rows of x that the tiles see
     xpad = scratch("pad", (n, 4 * t + 2, 4 * tw + 2, c), x.dtype)
