@@ -5,7 +5,8 @@ import pytest
 from refdiff.ops import conv2d as plain
 from refdiff.ops.fast import conv, conv2d, routed, winograd
 
-SHAPES = [(3, 9, 11, 5, 4), (2, 8, 8, 3, 6), (5, 4, 4, 2, 2), (3, 3, 2, 3, 4), (1, 17, 6, 4, 3), (2, 3, 13, 1, 2)]   # n, h, w, c, d
+SHAPES = [(3, 9, 11, 5, 4), (2, 8, 8, 3, 6), (5, 4, 4, 2, 2), (3, 3, 2, 3, 4), (1, 17, 6, 4, 3),
+          (2, 3, 13, 1, 2)]                                                                     # n, h, w, c, d
 ROUTES = ["blocked", "winograd", "host"]
 
 
