@@ -5,11 +5,11 @@
 // pixel, the rows take the pixels in turn. Where a group is wider than a row (then width = group), the lanes go over
 // it in strips. A sum goes down the rows first, which gives one number per channel, and then along the lanes.
 //
-//     forward     xhat = (x + e - mean)/sqrt(var + eps),  v = (gamma xhat + beta) gain + shift/2,  y = v (1 + tanh v)
-//     backward    dv = slope dy,  g = gamma gain dv,  dx = (g - mean g - xhat mean(g xhat))/sqrt(var + eps)
+//     forward     xhat = (x + e - mean)/sqrt(var + eps),  v = (gamma xhat + beta) gain + half,  y = v (1 + tanh v)
+//     backward    dv = dy/dv dy,  g = gamma gain dv,  dx = (g - mean g - xhat mean(g xhat))/sqrt(var + eps)
 //
-// With SiLU, e, gain = (1 + scale)/2 and shift are [n,c], and slope = dy/dv is kept beside x, so that xhat is
-// (x - centre) rs again, centre = mean - e. Alone, e = shift = 0, gain = 1, y = v, and xhat is kept.
+// With SiLU, e, gain = (1 + scale)/2 and half = shift/2 are [n,c], and x is kept: xhat = (x - centre) rs, centre =
+// mean - e, and dy/dv are found again, each time they are wanted. Alone, e = shift = 0, gain = 1, y = v: xhat is kept.
 
 struct Place {
     int lanes, lane, row, rows;     // the thread's channels are lane, lane + lanes, ..; its pixels row, row + rows, ..
@@ -56,9 +56,22 @@ __device__ inline REAL sum_along(REAL value, Place at)
     return sum;
 }
 
+// 1 + tanh v.
+__device__ inline REAL one_plus_tanh(REAL v)
+{
+    return REAL(2) * sigmoid(REAL(2) * v);
+}
+
+// dy/dv of y = v (1 + tanh v).
+__device__ inline REAL half_silu_slope(REAL v)
+{
+    REAL t = one_plus_tanh(v);
+    return t * (REAL(1) + v * (REAL(2) - t));
+}
+
 template <bool SILU>
 __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamma, const REAL* beta, const REAL* gain,
-                               const REAL* shift, REAL* y, REAL* kept, REAL* centre, REAL* rs, int hw, int c, int group,
+                               const REAL* half, REAL* y, REAL* kept, REAL* centre, REAL* rs, int hw, int c, int group,
                                int width, REAL eps)
 {
     Place at = place(c, group, width);
@@ -79,7 +92,7 @@ __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamm
     REAL r = REAL(1) / sqrt(sum_along(sum_down(square, at), at) / m + eps);
     for (int k = at.lane; k < width; k += at.lanes) {
         REAL a = gamma[at.channel + k], b = beta[at.channel + k];
-        if (SILU) a *= gain[edge + k], b = b * gain[edge + k] + REAL(0.5) * shift[edge + k];
+        if (SILU) a *= gain[edge + k], b = b * gain[edge + k] + half[edge + k];
         REAL middle = SILU ? mean - time[edge + k] : mean;
         if (at.row == 0) {
             rs[edge + k] = r;
@@ -89,9 +102,7 @@ __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamm
             long long e = start + (long long)i * c + k;
             REAL normal = (x[e] - middle) * r, v = a * normal + b;
             if (SILU) {
-                REAL t = REAL(2) * sigmoid(REAL(2) * v), value = v * t;         // t = 1 + tanh v
-                y[e] = value;
-                kept[e] = t + value * (REAL(2) - t);
+                y[e] = v * one_plus_tanh(v);
             } else {
                 y[e] = v;
                 kept[e] = normal;
@@ -100,10 +111,10 @@ __device__ inline void forward(const REAL* x, const REAL* time, const REAL* gamm
     }
 }
 
-// kept is xhat, or with SiLU x; slope is dy/dv. dgamma and dbeta come per image, (n, c): whoever calls sums them.
+// kept is xhat, or with SiLU x. dgamma and dbeta come per image, (n, c): whoever calls sums them.
 template <bool SILU>
 __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* centre, const REAL* rs, const REAL* gamma,
-                                const REAL* beta, const REAL* gain, const REAL* slope, REAL* dx, REAL* de, REAL* dgamma,
+                                const REAL* beta, const REAL* gain, const REAL* half, REAL* dx, REAL* de, REAL* dgamma,
                                 REAL* dbeta, REAL* dscale, REAL* dshift, int hw, int c, int group, int width)
 {
     Place at = place(c, group, width);
@@ -113,12 +124,16 @@ __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* ce
         int k = strip + at.lane;
         REAL sum = 0, dot = 0;
         if (k < width) {
-            REAL middle = SILU ? centre[edge + k] : REAL(0), r = SILU ? rs[edge + k] : REAL(1);
+            REAL middle = SILU ? centre[edge + k] : REAL(0), r = SILU ? rs[edge + k] : REAL(1), a = 0, b = 0;
+            if (SILU) {
+                a = gamma[at.channel + k] * gain[edge + k];
+                b = beta[at.channel + k] * gain[edge + k] + half[edge + k];
+            }
             for (int i = at.row; i < hw; i += at.rows) {
                 long long e = start + (long long)i * c + k;
-                REAL dv = SILU ? slope[e] * dy[e] : dy[e];
+                REAL normal = (kept[e] - middle) * r, dv = SILU ? half_silu_slope(a * normal + b) * dy[e] : dy[e];
                 sum += dv;
-                dot += dv * ((kept[e] - middle) * r);
+                dot += dv * normal;
             }
         }
         sum = sum_down(sum, at);
@@ -142,11 +157,13 @@ __device__ inline void backward(const REAL* dy, const REAL* kept, const REAL* ce
         REAL sum = 0;
         if (k < width) {
             REAL a = gamma[at.channel + k] * (SILU ? gain[edge + k] : REAL(1)), r = rs[edge + k];
+            REAL b = SILU ? beta[at.channel + k] * gain[edge + k] + half[edge + k] : REAL(0);
             REAL middle = SILU ? centre[edge + k] : REAL(0), scale = SILU ? r : REAL(1);
             for (int i = at.row; i < hw; i += at.rows) {
                 long long e = start + (long long)i * c + k;
-                REAL g = a * (SILU ? slope[e] * dy[e] : dy[e]);
-                REAL d = (g - mean - (kept[e] - middle) * scale * tilt) * r;
+                REAL normal = (kept[e] - middle) * scale;
+                REAL g = a * (SILU ? half_silu_slope(a * normal + b) * dy[e] : dy[e]);
+                REAL d = (g - mean - normal * tilt) * r;
                 dx[e] = d;
                 sum += d;
             }
@@ -167,11 +184,10 @@ extern "C" __global__ void group_norm_forward(
 
 extern "C" __global__ void norm_silu_forward(
     const REAL* __restrict__ x, const REAL* __restrict__ e, const REAL* __restrict__ gamma,
-    const REAL* __restrict__ beta, const REAL* __restrict__ gain, const REAL* __restrict__ shift, REAL* __restrict__ y,
-    REAL* __restrict__ slope, REAL* __restrict__ centre, REAL* __restrict__ rs, int hw, int c, int group, int width,
-    REAL eps)
+    const REAL* __restrict__ beta, const REAL* __restrict__ gain, const REAL* __restrict__ half, REAL* __restrict__ y,
+    REAL* __restrict__ centre, REAL* __restrict__ rs, int hw, int c, int group, int width, REAL eps)
 {
-    forward<true>(x, e, gamma, beta, gain, shift, y, slope, centre, rs, hw, c, group, width, eps);
+    forward<true>(x, e, gamma, beta, gain, half, y, 0, centre, rs, hw, c, group, width, eps);
 }
 
 extern "C" __global__ void group_norm_backward(
@@ -185,10 +201,10 @@ extern "C" __global__ void group_norm_backward(
 extern "C" __global__ void norm_silu_backward(
     const REAL* __restrict__ dy, const REAL* __restrict__ x, const REAL* __restrict__ centre,
     const REAL* __restrict__ rs, const REAL* __restrict__ gamma, const REAL* __restrict__ beta,
-    const REAL* __restrict__ gain, const REAL* __restrict__ slope, REAL* __restrict__ dx, REAL* __restrict__ de,
+    const REAL* __restrict__ gain, const REAL* __restrict__ half, REAL* __restrict__ dx, REAL* __restrict__ de,
     REAL* __restrict__ dgamma, REAL* __restrict__ dbeta, REAL* __restrict__ dscale, REAL* __restrict__ dshift, int hw,
     int c, int group, int width)
 {
-    backward<true>(dy, x, centre, rs, gamma, beta, gain, slope, dx, de, dgamma, dbeta, dscale, dshift, hw, c, group,
+    backward<true>(dy, x, centre, rs, gamma, beta, gain, half, dx, de, dgamma, dbeta, dscale, dshift, hw, c, group,
                    width);
 }

@@ -197,26 +197,26 @@ def group_norm_backward(saved, dy):
 
 
 def norm_silu_forward(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
-    """y = SiLU((gamma xhat + beta)(1 + scale) + shift), and its slope, in one launch."""
+    """y = SiLU((gamma xhat + beta)(1 + scale) + shift) in one launch."""
     check_norm_silu(x, e, gamma, beta, scale, shift, groups)
     n, h, w, c = x.shape
-    x, e, gamma, beta, gain, shift = (whole(a) for a in (x, e, gamma, beta, 0.5 + 0.5 * scale, shift))
+    x, e, gamma, beta, gain, half = (whole(a) for a in (x, e, gamma, beta, 0.5 + 0.5 * scale, 0.5 * shift))
     group, width, blocks, threads = norm_grid(n, c, groups)
-    y, slope, centre, rs = like(x), like(x, (n, h * w, c)), like(x, (n, 1, c)), like(x, (n, 1, c))
-    backend.launch("norm", "norm_silu_forward", blocks, threads, x, e, gamma, beta, gain, shift, y, slope, centre, rs,
-                   h * w, c, group, width, eps)
-    return y, (x.reshape(n, h * w, c), centre, rs, gamma, beta, gain[:, None], slope, groups)
+    y, centre, rs = like(x), like(x, (n, 1, c)), like(x, (n, 1, c))
+    backend.launch("norm", "norm_silu_forward", blocks, threads, x, e, gamma, beta, gain, half, y, centre, rs, h * w, c,
+                   group, width, eps)
+    return y, (x.reshape(n, h * w, c), centre, rs, gamma, beta, gain[:, None], half[:, None], groups)
 
 
 def norm_silu_backward(saved, dy):
     """dx and the sums over the pixels of all others, in one launch; one each sums dgamma and dbeta over the images."""
-    x, centre, rs, gamma, beta, gain, slope, groups = saved
+    x, centre, rs, gamma, beta, gain, half, groups = saved
     n, hw, c = x.shape
-    dy, x, centre, rs, gamma, beta, gain, slope = (whole(a) for a in (dy, x, centre, rs, gamma, beta, gain, slope))
+    dy, x, centre, rs, gamma, beta, gain, half = (whole(a) for a in (dy, x, centre, rs, gamma, beta, gain, half))
     group, width, blocks, threads = norm_grid(n, c, groups)
     dx, sums = like(dy), like(dy, (5, 1, n, c))
     de, dgamma, dbeta, dscale, dshift = sums
-    backend.launch("norm", "norm_silu_backward", blocks, threads, dy, x, centre, rs, gamma, beta, gain, slope, dx, de,
+    backend.launch("norm", "norm_silu_backward", blocks, threads, dy, x, centre, rs, gamma, beta, gain, half, dx, de,
                    dgamma, dbeta, dscale, dshift, hw, c, group, width)
     return dx, de[0], summed(dgamma)[0], summed(dbeta)[0], dscale[0], dshift[0]
 

@@ -1,10 +1,12 @@
 """GroupNorm, alone and with the SiLU after it, on the host: the plain formulas, some images at a time.
 
-Three things make them several times faster than whole arrays in a row. Sums over pixels are products with ones. Every
-step writes into a buffer (`out=`) of a few images, which stays in the cache. And a factor per channel is repeated
-until it is 8192 numbers wide: narrower ones NumPy copies through a buffer of that size, row by row.
+Sums over pixels are products with ones. All that is affine is collected, in x itself: x factor + offset, the mean and
+1/s in the factors. Every step writes into a buffer (`out=`), for a chunk that stays in the cache and is long enough
+for the calls not to count; a factor per channel is repeated, to a whole chunk where an image has several, else until
+it is so wide that NumPy's loop over rows does not count. The statistics of many chunks are found together.
 """
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,16 +17,39 @@ from ..norm_silu import affine_backward, check_norm_silu
 from .routed import Routed
 from .scratch import scratch
 
-BLOCK = 1 << 17             # numbers of the images that are worked on at a time, at least one image
-WIDE = 1 << 13              # least width that a factor per channel is repeated to
+BLOCK = 1 << 19             # numbers of the images whose statistics are found together, at least one image
+CHUNK = 1 << 16             # numbers that one step works on, at most
+WIDE = 1 << 8               # least width that a factor per channel is repeated to
+STEEP = 16                  # mean squares above this many variances cost too many digits of square - mean^2
+
+
+class Cut(NamedTuple):
+    """x[n,h,w,c] as (n, rows, pixels c), cut into blocks of images, those into chunks: [images of the block, rows]."""
+    shape: tuple
+    pixels: int
+    blocks: tuple       # slices of the batch
+    chunks: tuple       # (slices of the images of a block, slices of the rows)
+
+    @property
+    def chunk(self):
+        """The shape of the first chunk, the largest."""
+        (images, *_), rows = self.chunks
+        return images.stop, self.shape[1] // len(rows), self.shape[2]
 
 
 @functools.lru_cache(256)
-def _tiles(n, hw, c):
-    """(slices of the batch, pixels per row) for n images of hw pixels and c channels."""
-    images = max(1, BLOCK // (hw * c))
-    pixels = min(k for k in range(1, hw + 1) if hw % k == 0 and (k == hw or k * c >= WIDE))
-    return [slice(i, i + images) for i in range(0, n, images)], pixels
+def _cut(n, hw, c):
+    """A chunk is some whole images, or one row of one of them."""
+    images = min(n, CHUNK // (hw * c))
+    divisors = [k for k in range(1, hw + 1) if hw % k == 0]
+    if images:
+        pixels, rows = min(k for k in divisors if k == hw or k * c >= WIDE), (slice(None),)
+    else:
+        pixels = max((k for k in divisors if CHUNK // 8 <= k * c <= CHUNK), default=hw)
+        images, rows = 1, tuple(slice(j, j + 1) for j in range(hw // pixels))
+    block = max(1, min(n, BLOCK // (hw * c)) // images) * images
+    return Cut((n, hw // pixels, pixels * c), pixels, tuple(slice(i, i + block) for i in range(0, n, block)),
+               (tuple(slice(i, i + images) for i in range(0, block, images)), rows))
 
 
 @functools.lru_cache(64)
@@ -44,43 +69,59 @@ def _sum_pixels(rows, c):
     return _ones(rows.shape[1], rows.dtype) @ rows
 
 
-def _group_mean(sums, groups, hw):
-    """Sums over pixels (m, 1, c) -> means over pixels and the channels of a group, given back per channel."""
-    m, _, c = sums.shape
+def _group_means(sums, groups, hw):
+    """Sums over the pixels (.., m, 1, c) -> means over pixels and the channels of a group, given back per channel."""
+    c = sums.shape[-1]
     members = _members(c, groups, sums.dtype)
-    means = sums.reshape(m, c) @ members / (hw * (c // groups)) @ members.T
-    return means.reshape(m, 1, c)
+    return (sums[..., 0, :] @ members / (hw * (c // groups)) @ members.T)[..., None, :]
 
 
 def _wide(a, pixels):
-    """(m, 1, c) -> (m, 1, pixels c): the factors of a row of pixels."""
-    m, _, c = a.shape
-    return np.repeat(a, pixels, axis=1).reshape(m, 1, pixels * c)
+    """(.., 1, c) -> (.., 1, pixels c): the factors of a row of pixels."""
+    return np.repeat(a, pixels, axis=-2).reshape(*a.shape[:-1], -1)
 
 
-def _centred(x, e, groups, pixels, eps, out, work):
-    """centre and 1/s (m, 1, c) of x (m, r, k c) + e; x - centre goes into out."""
+def _chunks(cut, *factors):
+    """For the chunks of a block: (images, rows), and their factors (m, 1, c) made wide, (.., m, 1, pixels c)."""
+    factors, (parts, rows) = np.stack(factors), cut.chunks
+    for images in parts:
+        if images.start >= factors.shape[1]:                                    # the last block may be shorter
+            return
+        wide = _wide(factors[:, images], cut.pixels)
+        for row in rows:
+            yield (images, row), wide
+
+
+def _statistics(x, e, pixels, groups, eps, work):
+    """centre and 1/s (m, 1, c) of x (m, r, k c) + e. work, of x's size, is written over."""
     c, hw = x.shape[2] // pixels, x.shape[1] * pixels
-    centre = _group_mean(_sum_pixels(x, c) + hw * e, groups, hw) - e
-    np.subtract(x, _wide(centre, pixels), out=out)
-    var = _group_mean(_sum_pixels(np.multiply(out, out, out=work), c), groups, hw)
+    first, second = _sum_pixels(x, c), _sum_pixels(np.multiply(x, x, out=work), c)
+    total = first + hw * e
+    of_x, mean, square = _group_means(np.stack((second, total, second + e * (first + total))), groups, hw)
+    var, centre = square - mean * mean, mean - e
+    steep = of_x + square > STEEP * var
+    if steep.any():
+        np.subtract(x, _wide(centre, pixels), out=work)
+        var = np.where(steep, _group_means(_sum_pixels(np.multiply(work, work, out=work), c), groups, hw), var)
     return centre, 1 / np.sqrt(var + eps)
 
 
 def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):
-    """As the plain one."""
+    """As the plain one, with xhat = a x + b."""
     check_group_norm(x, gamma, beta, groups)
     n, h, w, c = x.shape
-    blocks, pixels = _tiles(n, h * w, c)
-    x = np.ascontiguousarray(x).reshape(n, h * w // pixels, pixels * c)
+    cut = _cut(n, h * w, c)
+    x = np.ascontiguousarray(x).reshape(cut.shape)
     y, xhat, rs = np.empty_like(x), np.empty_like(x), np.empty((n, 1, c), x.dtype)
-    a, b = _wide(gamma[None, None], pixels), _wide(beta[None, None], pixels)
-    for block in blocks:
-        u, z = xhat[block], y[block]
-        _, rs[block] = _centred(x[block], 0, groups, pixels, eps, u, z)
-        u *= _wide(rs[block], pixels)
-        np.multiply(u, a, out=z)
-        z += b
+    gain, shift = _wide(gamma[None, None], cut.pixels), _wide(beta[None, None], cut.pixels)
+    for block in cut.blocks:
+        centre, rs[block] = _statistics(x[block], 0, cut.pixels, groups, eps, y[block])
+        xs, us, ys = x[block], xhat[block], y[block]
+        for at, (a, b) in _chunks(cut, rs[block], -centre * rs[block]):
+            u = np.multiply(xs[at], a, out=us[at])
+            u += b
+            z = np.multiply(u, gain, out=ys[at])
+            z += shift
     return y.reshape(n, h, w, c), (xhat.reshape(n, h * w, c), rs, gamma, groups)
 
 
@@ -88,71 +129,85 @@ def group_norm_backward(saved, dy):
     """As the plain one, with the terms of dx collected: dx = A dy + B xhat + C."""
     xhat, rs, gamma, groups = saved
     n, hw, c = xhat.shape
-    blocks, pixels = _tiles(n, hw, c)
-    xhat, dys = (np.ascontiguousarray(a).reshape(n, hw // pixels, pixels * c) for a in (xhat, dy))
-    dx = np.empty_like(dys)
-    dgamma, dbeta = np.empty((2, n, 1, c), dy.dtype)
-    for block in blocks:
-        u, d = xhat[block], dx[block]
-        dbeta[block] = _sum_pixels(dys[block], c)
-        dgamma[block] = _sum_pixels(np.multiply(dys[block], u, out=d), c)
-        A = gamma * rs[block]
-        B, C = (-rs[block] * _group_mean(gamma * sums[block], groups, hw) for sums in (dgamma, dbeta))
-        np.multiply(dys[block], _wide(A, pixels), out=d)
-        d += np.multiply(u, _wide(B, pixels), out=scratch("norm t", d.shape, d.dtype))
-        d += _wide(C, pixels)
-    return dx.reshape(dy.shape), dgamma.sum((0, 1)), dbeta.sum((0, 1))
+    cut, shape = _cut(n, hw, c), dy.shape
+    xhat, dy = (np.ascontiguousarray(a).reshape(cut.shape) for a in (xhat, dy))
+    dx, (t_of,) = np.empty_like(dy), scratch("norm", (1, *cut.chunk), dy.dtype)
+    sums = np.empty((2, *rs.shape), dy.dtype)                                   # of dy xhat and of dy
+    for block in cut.blocks:
+        sums[0, block] = _sum_pixels(np.multiply(dy[block], xhat[block], out=dx[block]), c)
+        sums[1, block] = _sum_pixels(dy[block], c)
+        B, C = -_group_means(gamma * sums[:, block], groups, hw) * rs[block]
+        us, dys, ds = xhat[block], dy[block], dx[block]
+        for at, (A, B, C) in _chunks(cut, gamma * rs[block], B, C):
+            t = np.multiply(us[at], B, out=t_of[:len(us[at])])
+            t += C
+            d = np.multiply(dys[at], A, out=ds[at])
+            d += t
+    return dx.reshape(shape), *sums.sum((1, 2))
 
 
 def norm_silu_forward(x, e, gamma, beta, scale, shift, groups=32, eps=1e-6):
-    """As the plain one."""
+    """As the plain one, with v = a x + b."""
     check_norm_silu(x, e, gamma, beta, scale, shift, groups)
     n, h, w, c = x.shape
-    hw = h * w
-    blocks, pixels = _tiles(n, hw, c)
-    x = np.ascontiguousarray(x).reshape(n, hw // pixels, pixels * c)
-    y, slope = np.empty_like(x), np.empty_like(x)
-    e, gain = e[:, None], 0.5 + 0.5 * scale[:, None]                            # (n, 1, c)
-    factor, offset = gamma * gain, beta * gain + 0.5 * shift[:, None]           # v = factor xhat + offset
+    cut = _cut(n, h * w, c)
+    x = np.ascontiguousarray(x).reshape(cut.shape)
+    y, (v_of, t_of) = np.empty_like(x), scratch("norm", (2, *cut.chunk), x.dtype)
+    e, gain, shift = e[:, None], 0.5 + 0.5 * scale[:, None], 0.5 * shift[:, None]               # (n, 1, c)
+    factor, offset = gamma * gain, beta * gain + shift                          # v = factor xhat + offset
     centre, rs = np.empty((2, n, 1, c), x.dtype)
-    for block in blocks:
-        v, t = (scratch(name, x[block].shape, x.dtype) for name in ("norm v", "norm t"))
-        centre[block], rs[block] = _centred(x[block], e[block], groups, pixels, eps, v, t)
-        v *= _wide(factor[block] * rs[block], pixels)
-        v += _wide(offset[block], pixels)
-        np.tanh(v, out=t)
-        t += 1
-        np.multiply(v, t, out=y[block])
-        d = np.subtract(2, t, out=slope[block])
-        d *= y[block]
-        d += t
-    return y.reshape(n, h, w, c), (x.reshape(n, hw, c), centre, rs, gamma, beta, gain, slope.reshape(n, hw, c), groups)
+    for block in cut.blocks:
+        centre[block], rs[block] = _statistics(x[block], e[block], cut.pixels, groups, eps, y[block])
+        a = factor[block] * rs[block]
+        xs, ys = x[block], y[block]
+        for at, (a, b) in _chunks(cut, a, offset[block] - centre[block] * a):
+            m = len(xs[at])
+            v = np.multiply(xs[at], a, out=v_of[:m])
+            v += b
+            t = np.tanh(v, out=t_of[:m])
+            t += 1
+            np.multiply(v, t, out=ys[at])
+    return y.reshape(n, h, w, c), (x.reshape(n, h * w, c), centre, rs, gamma, beta, gain, shift, groups)
 
 
 def norm_silu_backward(saved, dy):
-    """As the plain one, with the terms of dx collected: dx = A dv + B (x - centre) + C."""
-    x, centre, rs, gamma, beta, gain, slope, groups = saved
+    """As the plain one, with the terms of dx collected: dx = a dv + B x + C. dy/dv = 1 + th + v (1 - th^2)."""
+    x, centre, rs, gamma, beta, gain, shift, groups = saved
     n, hw, c = x.shape
-    blocks, pixels = _tiles(n, hw, c)
-    x, slope, dys = (np.ascontiguousarray(a).reshape(n, hw // pixels, pixels * c) for a in (x, slope, dy))
-    dx = np.empty_like(dys)
-    de, dv_xhat, dv_sum = np.empty((3, n, 1, c), dy.dtype)
-    A = gamma * gain * rs
-    for block in blocks:
-        dv, u = (scratch(name, x[block].shape, dy.dtype) for name in ("norm t", "norm v"))
-        d = dx[block]
-        np.multiply(dys[block], slope[block], out=dv)
-        np.subtract(x[block], _wide(centre[block], pixels), out=u)
-        dv_sum[block] = _sum_pixels(dv, c)
-        dv_xhat[block] = _sum_pixels(np.multiply(dv, u, out=d), c) * rs[block]
-        B = -rs[block] * _group_mean(A[block] * dv_xhat[block], groups, hw)
-        C = -_group_mean(A[block] * dv_sum[block], groups, hw)
-        np.multiply(dv, _wide(A[block], pixels), out=d)
-        u *= _wide(B, pixels)
-        u += _wide(C, pixels)
-        d += u
-        de[block] = _sum_pixels(d, c)
-    return dx.reshape(dy.shape), de[:, 0], *affine_backward(gamma, beta, gain, dv_xhat[:, 0], dv_sum[:, 0])
+    cut, shape = _cut(n, hw, c), dy.shape
+    x, dy = (np.ascontiguousarray(a).reshape(cut.shape) for a in (x, dy))
+    dx, (v_of, th_of, s_of) = np.empty_like(dy), scratch("norm", (3, *cut.chunk), dy.dtype)
+    sums, de = np.empty((2, *rs.shape), dy.dtype), np.empty_like(rs)            # of dv xhat and of dv; of dx
+    a = gamma * gain * rs                                                       # v = a x + b
+    b = beta * gain + shift - centre * a
+    for block in cut.blocks:
+        dv_x = np.zeros((len(x[block]), 1, c), dy.dtype)                        # its sum
+        xs, dys, ds = x[block], dy[block], dx[block]
+        for at, (A, B) in _chunks(cut, a[block], b[block]):
+            m = len(xs[at])
+            v = np.multiply(xs[at], A, out=v_of[:m])
+            v += B
+            th = np.tanh(v, out=th_of[:m])
+            s = np.square(th, out=s_of[:m])
+            np.subtract(1, s, out=s)
+            s *= v
+            s += th
+            s += 1
+            dv = np.multiply(s, dys[at], out=ds[at])
+            dv_x[at[0]] += _sum_pixels(np.multiply(dv, xs[at], out=s), c)
+        sums[1, block] = _sum_pixels(dx[block], c)
+        sums[0, block] = (dv_x - centre[block] * sums[1, block]) * rs[block]
+        B, C = -_group_means(a[block] * sums[:, block], groups, hw)
+        B *= rs[block]
+        C -= B * centre[block]
+        for at, (A, B, C) in _chunks(cut, a[block], B, C):
+            t = np.multiply(xs[at], B, out=v_of[:len(xs[at])])
+            t += C
+            d = ds[at]
+            d *= A
+            d += t
+        de[block] = _sum_pixels(dx[block], c)
+    return dx.reshape(shape), de[:, 0], *affine_backward(gamma, beta, gain, *sums[:, :, 0])
 
 
 group_norm = Routed(plain_group_norm, host=(group_norm_forward, group_norm_backward))
