@@ -157,10 +157,10 @@ class Denoiser:
         c_skip, c_out, c_in, _ = (expand(c, x) for c in self.precondition(level))
         return c_skip * x + c_out * F, (s_net, c_skip, c_out, c_in)
 
-    def backward(self, saved, dD, grad):
-        """Adds d<D, dD>/dtheta into grad; returns dx = c_skip dD + c_in dF_x, dF = c_out dD."""
+    def backward(self, saved, dD, grad, keep=True):
+        """Adds d<D, dD>/dtheta into grad; returns dx = c_skip dD + c_in dF_x, dF = c_out dD. keep: the network's."""
         s_net, c_skip, c_out, c_in = saved
-        return c_skip * dD + c_in * self.network.backward(s_net, c_out * dD, grad)
+        return c_skip * dD + c_in * self.network.backward(s_net, c_out * dD, grad, keep)
 
     def bind(self, theta, labels=None, workers=None, rows=None):
         """The denoiser of samplers, (x, level) -> Prediction: theta and labels (n,) fixed, some rows at a time.

@@ -22,5 +22,5 @@ def denoising_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, wei
     loss, s_loss = mse.forward(F, denoiser.target(x0, eps, level), weight)
     if grad is not None:
         dF, _ = mse.backward(s_loss, share)
-        denoiser.network.backward(s_net, dF, grad)
+        denoiser.network.backward(s_net, dF, grad, keep=False)
     return float(loss)

@@ -86,7 +86,7 @@ def flow_matching_loss(network, theta, data, noise, t, labels=None, masks=None, 
     F, s_net = network.forward(theta, x_t, xp.asarray(time_scale * t, dtype=data.dtype), labels, masks)
     loss, s_loss = mse.forward(F, velocity, _rows("flow_matching_loss", weight, data))
     if grad is not None:
-        network.backward(s_net, mse.backward(s_loss, share)[0], grad)
+        network.backward(s_net, mse.backward(s_loss, share)[0], grad, keep=False)
     return float(loss)
 
 
@@ -177,7 +177,7 @@ def hybrid_loss(denoiser, theta, x0, level, eps, labels=None, masks=None, weight
         if not stop_gradient:
             dF = dF + c_out * dx0_hat
         dout_var = expand((large - small) / 2, x0) * dlog_var
-        denoiser.network.backward(s_net, xp.concatenate([dF, dout_var], axis=-1), grad)
+        denoiser.network.backward(s_net, xp.concatenate([dF, dout_var], axis=-1), grad, keep=False)
     return Hybrid(float(simple + (w_vlb * nats).sum()), float(simple), bits(nats))
 
 

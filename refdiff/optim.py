@@ -36,10 +36,15 @@ def _same_kind(where, **arrays):
 BLOCK = 1 << 15
 
 
+def block_size(vector):
+    """How many elements to take at a time: BLOCK, or on a device all of them."""
+    return BLOCK if backend.of(vector=vector) is np else max(1, len(vector))
+
+
 def _blocks(*vectors):
-    """The same BLOCK elements of every vector, again and again; on a device, whole vectors at once."""
-    size = BLOCK if backend.of(vector=vectors[0]) is np else len(vectors[0])
-    return ([a[i:i + size] for a in vectors] for i in range(0, len(vectors[0]), size or 1))
+    """The same elements of every vector, a block at a time."""
+    size = block_size(vectors[0])
+    return ([a[i:i + size] for a in vectors] for i in range(0, len(vectors[0]), size))
 
 
 @dataclass
@@ -100,16 +105,20 @@ class AdamW:
         t = state.step
         for theta, grad, m, v in _blocks(theta, grad, state.m, state.v):
             m *= self.beta1
-            m += (1 - self.beta1) * grad
+            m += (term := (1 - self.beta1) * grad)
             v *= self.beta2
-            v += (1 - self.beta2) * grad * grad
-            m_hat = m / (1 - self.beta1 ** t)
+            xp.multiply(grad, 1 - self.beta2, out=term)
+            term *= grad
+            v += term
             v_hat = v / (1 - self.beta2 ** t)
-            m_hat *= lr
-            m_hat /= xp.sqrt(v_hat) + self.eps                    # the step: lr mhat / (sqrt(vhat) + eps)
+            xp.sqrt(v_hat, out=v_hat)
+            v_hat += self.eps
+            xp.multiply(m, lr / (1 - self.beta1 ** t), out=term)
+            term /= v_hat                                         # lr mhat / (sqrt(vhat) + eps)
             if self.weight_decay:
-                m_hat += self.weight_decay * (lr if self.decay == "rate" else lr / self.lr) * theta
-            theta -= m_hat
+                decay = lr if self.decay == "rate" else lr / self.lr
+                term += xp.multiply(theta, decay * self.weight_decay, out=v_hat)
+            theta -= term
 
 
 def learning_rate(step, steps, peak, warmup=0, floor=0.):

@@ -91,9 +91,16 @@ class Workers:
         """A copy of the array x that every member of a team sees and may write; x itself where none forks."""
         if not self.processes:
             return x
-        copy = np.frombuffer(mmap.mmap(-1, max(x.nbytes, 1)), x.dtype, x.size).reshape(x.shape)
+        copy = self.zeros(x.shape, x.dtype)
         copy[...] = x
         return copy
+
+    def zeros(self, shape, dtype):
+        """Zeros that every member of a team sees and may write; memory is taken where they are written."""
+        if not self.processes:
+            return backend.xp().zeros(shape, dtype)
+        size = math.prod(shape)
+        return np.frombuffer(mmap.mmap(-1, max(size * np.dtype(dtype).itemsize, 1)), dtype, size).reshape(shape)
 
     def team(self, function, members):
         """The Team of function(i, *numbers) -> number for i in 0..members-1, as long as these Workers live at most."""

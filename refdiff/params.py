@@ -43,6 +43,15 @@ class Layout:
         self.size = stop
         return handle
 
+    def handle(self, key):
+        """The Handle of a name; a Handle is its own."""
+        if isinstance(key, Handle):
+            return key
+        try:
+            return self.handles[key]
+        except KeyError:
+            raise KeyError(f"no parameter {key!r}; there are {', '.join(self.handles)}") from None
+
     def init(self, key, dtype=np.float32):
         """First values, one named draw per parameter: adding a layer leaves the others' draws alone."""
         theta = Theta(self, backend.xp().zeros(self.size, dtype))
@@ -64,16 +73,8 @@ class Theta:
         self.layout = layout
         self.flat = flat
 
-    def _handle(self, key):
-        if isinstance(key, Handle):
-            return key
-        try:
-            return self.layout.handles[key]
-        except KeyError:
-            raise KeyError(f"Theta: no parameter {key!r}; there are {', '.join(self.layout.handles)}") from None
-
     def __getitem__(self, key):
-        handle = self._handle(key)
+        handle = self.layout.handle(key)
         return self.flat[handle.start:handle.stop].reshape(handle.shape)
 
     def __setitem__(self, key, value):

@@ -1,16 +1,18 @@
 """One training step by a team: each member has a part of the batch, then a part of theta.
 
     steps = Steps(objective, thetas, config, workers)
-    loss, norm = steps.gradient(n)              # of the whole batch; the gradient lies in steps.grad
+    loss, norm = steps.gradient(n)              # of the whole batch
     steps.update(n, lr, norm)                   # clipping, AdamW and the moving averages, in place
 
-Every part of the batch has a gradient of its own, and they are summed in order. All else is done element by element,
-so it does not matter who has which elements. thetas gives (name, Theta) of theta, Adam's m and v, and the averages,
-one after the other: they are copied to memory that the team shares.
+Every part of the batch has a gradient of its own, and they are summed in order (gradient.py). All else is done element
+by element, so it does not matter who has which elements: the optimiser and the averages take them a block at a time,
+while it is in the cache. thetas gives (name, Theta) of theta, Adam's m and v, and the averages, one after the other:
+they are copied to memory that the team shares.
 """
 import math
 
-from .optim import AdamState, clip_by_global_norm, ema_decay, ema_update
+from .gradient import TeamGradient
+from .optim import AdamState, block_size, clip_by_global_norm, ema_decay, ema_update
 from .parallel import slices
 
 
@@ -22,41 +24,42 @@ class Steps:
         self.thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas}
         theta = self.thetas["theta"]
         self.rows = slices(config.batch, workers.threads)
-        self.elements = slices(len(theta.flat), len(self.rows))
-        self.grads = [theta.with_flat(workers.shared(theta.zeros_like().flat)) for _ in self.rows]
-        self.grad = self.grads[0]
-        phases = self._loss, self._sum, self._update
+        self.sum, self.block = TeamGradient(theta, len(self.rows), workers), block_size(theta.flat)
+        phases = self._loss, self._add, self._update, self.sum.show_total
         self.team = workers.team(lambda i, phase, *numbers: phases[int(phase)](i, *numbers), len(self.rows))
 
     def gradient(self, step):
-        """(loss, |gradient|) of a whole batch; the gradient is left in self.grad."""
+        """(loss, |gradient|) of a whole batch; the gradient stays with the team."""
         loss = sum(self.team(0, step))
-        return loss, math.hypot(*self.team(1))
+        return loss, math.hypot(*(norm for r in range(len(self.sum.rounds)) for norm in self.team(1, r)))
 
     def update(self, step, lr, norm):
         """theta, m, v and the averages after update number `step` (from 0) at the rate lr, |gradient| being norm."""
         self.team(2, step, lr, min(1.0, self.config.clip / norm) if norm > 0 else 1.0)
 
+    def collected(self):
+        """The gradient as a Theta, between `gradient` and `update`: for those who want to look at it."""
+        return self.sum.collect(self.thetas["theta"].zeros_like(), lambda r: self.team(3, r))
+
     # ---- what member i does
 
     def _loss(self, i, step):
-        rows, grad = self.rows[i], self.grads[i]
+        self.sum.clear(i)
+        rows, grad = self.rows[i], self.sum.grads[i]
         share = (rows.stop - rows.start) / self.config.batch
-        grad.flat[...] = 0
-        return share * self.objective.loss(self.thetas, self.objective.draw(int(step)), rows, grad, share)
+        loss = share * self.objective.loss(self.thetas, self.objective.draw(int(step)), rows, grad, share)
+        self.sum.show(i, 0)
+        return loss
 
-    def _sum(self, i):
-        total = self.grad.flat[self.elements[i]]
-        for grad in self.grads[1:]:
-            total += grad.flat[self.elements[i]]
-        return clip_by_global_norm(total)
+    def _add(self, i, r):
+        self.sum.add(i, int(r))
+        return math.hypot(*(clip_by_global_norm(g) for _, g in self.sum.blocks(i, self.block, [int(r)])))
 
     def _update(self, i, step, lr, factor):
-        theta, m, v = (self.thetas[name].flat[self.elements[i]] for name in ("theta", "m", "v"))
-        grad = self.grad.flat[self.elements[i]]
-        if factor < 1:
-            grad *= factor
-        self.optimiser.update(AdamState(m, v, int(step)), theta, grad, lr)
-        for name, decay in self.objective.averages.items():
-            ema_update(self.thetas[name].flat[self.elements[i]], theta, ema_decay(int(step), decay))
+        for at, g in self.sum.blocks(i, self.block):
+            theta, m, v = (self.thetas[name].flat[at] for name in ("theta", "m", "v"))
+            self.optimiser.update(AdamState(m, v, int(step)), theta, g if factor == 1 else float(factor) * g, lr)
+            for name, decay in self.objective.averages.items():
+                ema_update(self.thetas[name].flat[at], theta, ema_decay(int(step), decay))
+        self.sum.clear(i)
         return 0.0

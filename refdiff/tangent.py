@@ -121,22 +121,22 @@ def _still(xdot):
 
 @_jvp.register
 def _(net: UNet, saved, xdot, c_noisedot, dot):
-    s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out = saved
-    embdot = _jvp(net.conditioning, s_emb, _still(xdot) if c_noisedot is None else c_noisedot, dot)
+    s = iter(saved)                                                             # in the order of the forward
+    embdot = _jvp(net.conditioning, next(s), _still(xdot) if c_noisedot is None else c_noisedot, dot)
 
-    def run(chain, saved, hdot):
-        for block, s in zip(chain, saved):
-            hdot = _jvp(block, s, hdot, embdot, dot)
+    def run(chain, hdot):
+        for block in chain:
+            hdot = _jvp(block, next(s), hdot, embdot, dot)
         return hdot
 
-    skips = [hdot := _jvp(net.conv_in, s_in, xdot, dot)]
-    for chain, s in zip(net.down, s_down):
-        skips.append(hdot := run(chain, s, hdot))
-    hdot = run(net.mid, s_mid, hdot)
-    for chain, (s_cat, s) in zip(net.up, s_up):
-        hdot = run(chain, s, concat.jvp(s_cat, hdot, skips.pop()))
-    hdot = _jvp(net.norm_out, s_norm, hdot, dot)
-    return _jvp(net.conv_out, s_out, hdot, dot)
+    skips = [hdot := _jvp(net.conv_in, next(s), xdot, dot)]
+    for chain in net.down:
+        skips.append(hdot := run(chain, hdot))
+    hdot = run(net.mid, hdot)
+    for chain in net.up:
+        hdot = run(chain, concat.jvp(next(s), hdot, skips.pop()))
+    hdot = _jvp(net.norm_out, next(s), hdot, dot)
+    return _jvp(net.conv_out, next(s), hdot, dot)
 
 
 @_jvp.register

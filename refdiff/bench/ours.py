@@ -56,8 +56,8 @@ class Network:
 
         def answers():
             loss, _ = steps.gradient(0)
-            return {"loss": np.array(loss),
-                    **{name: backend.to_host(steps.grad[name]) for name in p.network.layout.handles}}
+            grad = steps.collected()
+            return {"loss": np.array(loss), **{name: backend.to_host(grad[name]) for name in p.network.layout.handles}}
 
         return Task(step, answers)
 

@@ -94,10 +94,10 @@ class Consistency:
         D, s_D = self.denoiser.forward(theta, x, ve(sigma), labels, masks)
         return A * x + B * D, (s_D, A, B)
 
-    def backward(self, saved, df, grad):
-        """Adds d<f, df>/dtheta into grad; returns dx."""
+    def backward(self, saved, df, grad, keep=True):
+        """Adds d<f, df>/dtheta into grad; returns dx. keep: the network's."""
         s_D, A, B = saved
-        return A * df + self.denoiser.backward(s_D, B * df, grad)
+        return A * df + self.denoiser.backward(s_D, B * df, grad, keep)
 
     def bind(self, theta, labels=None, workers=None, rows=None):
         """(x, sigma) -> f(x, sigma) for sampling: theta and labels fixed, one sigma for all rows."""
@@ -178,7 +178,7 @@ class ConsistencyObjective:
         x0, eps, sigma, sigma_next, labels = batch.rows(rows)
         x = x0 + expand(sigma, x0) * eps
         x_hat = heun_step(lambda x, s: self.teacher(thetas, x, s, labels), x, sigma, sigma_next)
-        target, _ = self.consistency.forward(thetas["target"], x_hat, sigma_next, labels)
+        target = self.consistency.forward(thetas["target"], x_hat, sigma_next, labels)[0]
         f, s_f = self.consistency.forward(thetas["theta"], x, sigma, labels)
         weight = backend.of(x=x).asarray(1 / (sigma - sigma_next), dtype=x.dtype)
         if self.config.distance == "l2":
@@ -188,7 +188,7 @@ class ConsistencyObjective:
             c = self.config.huber * math.sqrt(x[0].size)
             loss, saved = pseudo_huber.forward(f, target, weight, c=c)
             df, _ = pseudo_huber.backward(saved, share)
-        self.consistency.backward(s_f, df, grad)
+        self.consistency.backward(s_f, df, grad, keep=False)
         return float(loss)
 
 

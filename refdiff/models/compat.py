@@ -119,7 +119,7 @@ class DeviatingUNet(UNet):
                 self.factors.update({block.qkv.w: r, block.qkv.b: r})
 
     def scale(self, theta):
-        """theta with its columns of q multiplied by r in place; tangents and gradients likewise."""
+        """theta with its columns of q multiplied by r in place; tangents likewise."""
         for handle, r in self.factors.items():
             theta[handle][..., :handle.shape[-1] // 3] *= r
         return theta
@@ -129,9 +129,14 @@ class DeviatingUNet(UNet):
         return super().forward(self.scale(theta.copy()) if self.factors else theta, x, c_noise + self.later, labels,
                                masks)
 
-    def backward(self, saved, dF, grad):
-        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
+    def backward(self, saved, dF, grad, keep=True):
+        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx. Without keep, saved is empty afterwards."""
         own = grad.zeros_like()
-        dx = super().backward(saved, dF, own)
-        grad.flat += self.scale(own).flat
+        dx = super().backward(saved, dF, own, keep)
+        for handle in self.layout.handles.values():
+            part = own[handle]
+            if handle in self.factors:
+                part = part.copy()
+                part[..., :handle.shape[-1] // 3] *= self.factors[handle]
+            grad[handle] += part
         return dx

@@ -57,8 +57,8 @@ class MLP:
         F, s_out = self.out.forward(theta, h)
         return F, (s_wave, s_cat, saved, s_out)
 
-    def backward(self, saved, dF, grad):
-        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
+    def backward(self, saved, dF, grad, keep=True):
+        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx. saved is small, and kept in any case."""
         _, s_cat, layers, s_out = saved
         dh = self.out.backward(s_out, dF, grad)
         for layer, (s, s_silu) in zip(reversed(self.hidden), reversed(layers)):

@@ -43,8 +43,8 @@ class Recorded:
         F, _ = made[0].launch(*given)
         return F.copy(), (key, made[1])
 
-    def backward(self, saved, dF, grad):
-        """Adds the parameters' gradients into grad; returns dx."""
+    def backward(self, saved, dF, grad, keep=True):
+        """Adds the parameters' gradients into grad; returns dx. The record keeps its memory in any case."""
         key, ticket = saved
         record, last, _ = self.forwards[key]
         if ticket != last:

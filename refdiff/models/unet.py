@@ -1,7 +1,7 @@
 """The U-Net of DDPM [DDPM sec. B] and of ADM, by switches, with its backward in mirror order.
 
     F, saved = unet.forward(theta, x, c_noise, labels, masks)
-    dx = unet.backward(saved, dF, grad)
+    dx = unet.backward(saved, dF, grad)             # keep=False: saved is emptied on the way, and its memory freed
 
     conv_in -> [blocks, down] per level -> middle -> [blocks with skips, up] per level -> norm, SiLU, conv_out
 
@@ -10,6 +10,7 @@ up pops one and sees [h, skip] joined on the channels. The middle is a ResBlock,
 (whatever its size), and a ResBlock.
 """
 from dataclasses import dataclass
+from operator import iadd
 
 from .. import backend
 from ..config import check, setting
@@ -143,50 +144,49 @@ class UNet:
         mask = iter(masks) if masks is not None else None
 
         def run(chain, h):
-            saved = []
             for block in chain:
                 h, s = block.forward(theta, h, emb, next(mask) if mask and isinstance(block, ResBlock) else None)
                 saved.append(s)
-            return h, saved
+            return h
 
         emb, s_emb = self.conditioning.forward(theta, c_noise, labels)
         h, s_in = self.conv_in.forward(theta, x)
-        skips, s_down, s_up = [h], [], []
+        skips, saved = [h], [s_emb, s_in]               # saved: in the order of the forward
         for chain in self.down:
-            h, s = run(chain, h)
+            h = run(chain, h)
             skips.append(h)
-            s_down.append(s)
-        h, s_mid = run(self.mid, h)
+        h = run(self.mid, h)
         for chain in self.up:
             h, s_cat = concat.forward(h, skips.pop())
-            h, s = run(chain, h)
-            s_up.append((s_cat, s))
+            saved.append(s_cat)
+            h = run(chain, h)
         h, s_norm = self.norm_out.forward(theta, h)
         F, s_out = self.conv_out.forward(theta, h)
-        return F, (s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out)
+        return F, saved + [s_norm, s_out]
 
-    def backward(self, saved, dF, grad):
-        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx."""
-        s_emb, s_in, s_down, s_mid, s_up, s_norm, s_out = saved
-        demb = 0
+    def backward(self, saved, dF, grad, keep=True):
+        """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx. Without keep, saved is empty afterwards."""
+        if not saved:
+            raise ValueError("UNet: a backward with keep=False has used up what this forward saved; run it again")
+        saved, demb = list(saved) if keep else saved, 0
 
-        def run(chain, saved, dh):
+        def run(chain, dh):
             nonlocal demb
-            for block, s in zip(reversed(chain), reversed(saved)):
-                dh, de = block.backward(s, dh, grad)
+            for block in reversed(chain):
+                dh, de = block.backward(saved.pop(), dh, grad)
                 demb = demb + de
             return dh
 
-        dh = self.conv_out.backward(s_out, dF, grad)
-        dh = self.norm_out.backward(s_norm, dh, grad)[0]
+        dh = self.conv_out.backward(saved.pop(), dF, grad)
+        dh = self.norm_out.backward(saved.pop(), dh, grad)[0]
         dskips = []
-        for chain, (s_cat, s) in zip(reversed(self.up), reversed(s_up)):
-            dh = run(chain, s, dh)
-            dh, dskip = concat.backward(s_cat, dh)
+        for chain in reversed(self.up):
+            dh = run(chain, dh)
+            dh, dskip = concat.backward(saved.pop(), dh)
             dskips.append(dskip)
-        dh = run(self.mid, s_mid, dh)
-        for chain, s in zip(reversed(self.down), reversed(s_down)):
-            dh = run(chain, s, dh + dskips.pop())
-        dx = self.conv_in.backward(s_in, dh + dskips.pop(), grad)
-        self.conditioning.backward(s_emb, demb, grad)
+        dh = run(self.mid, dh)
+        for chain in reversed(self.down):
+            dh = run(chain, iadd(dh, dskips.pop()))     # in place: what blocks return is nobody else's
+        dx = self.conv_in.backward(saved.pop(), iadd(dh, dskips.pop()), grad)
+        self.conditioning.backward(saved.pop(), demb, grad)
         return dx

@@ -3,14 +3,15 @@
 All share one contract, so that the U-Net is a list of them:
 
     y, saved = block.forward(theta, x, emb, mask)
-    dx, demb = block.backward(saved, dy, grad)
+    dx, demb = block.backward(saved, dy, grad)          # dx is a new array
 
 emb (n, width) is the conditioning, mask the dropout mask of the block or None. A block that does not
 look at emb returns demb = 0.
 """
 from dataclasses import dataclass
+from operator import iadd
 
-from .. import backend
+from ..backend import concatenate
 from ..ops.fast import add, attention, avg_pool, dropout, upsample
 from . import init
 from .layers import Conv2d, GroupNorm, Linear, NormSiLU
@@ -77,12 +78,12 @@ class ResBlock:
         if s_drop is not None:
             dh = dropout.backward(s_drop, dh)
         dh, de, dscale, dshift = self.norm2.backward(s_norm2, dh, grad)
-        demb = self.time.backward(s_time, _join(dscale, dshift) if self.scale_shift else de, grad)
+        demb = self.time.backward(s_time, concatenate((dscale, dshift)) if self.scale_shift else de, grad)
         dh = self.conv1.backward(s_conv1, dh, grad)
         if self.resample:
             dh = self.resample.backward(s_res, dh)
             dx = self.resample.backward(s_res, dx)
-        return dx + self.norm1.backward(s_norm1, dh, grad)[0], demb
+        return iadd(self.norm1.backward(s_norm1, dh, grad)[0], dx), demb
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class AttentionBlock:
         dx, do = add.backward(s_add, dy)
         do = self.proj.backward(s_proj, do.reshape(n, h * w, c), grad)
         dqkv = attention.backward(s_att, do.reshape(n, h * w, self.heads, c // self.heads))
-        dh = self.qkv.backward(s_qkv, _join(*(d.reshape(n, h * w, c) for d in dqkv)), grad)
-        return dx + self.norm.backward(s_norm, dh.reshape(dy.shape), grad), 0
+        dh = self.qkv.backward(s_qkv, concatenate([d.reshape(n, h * w, c) for d in dqkv]), grad)
+        return iadd(self.norm.backward(s_norm, dh.reshape(dy.shape), grad), dx), 0
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,3 @@ class Upsample:
     def backward(self, saved, dy, grad):
         s_up, s_conv = saved
         return upsample.backward(s_up, self.conv.backward(s_conv, dy, grad)), 0
-
-
-def _join(*parts):
-    """[a | b | ...] on the channels."""
-    return backend.concatenate(parts)

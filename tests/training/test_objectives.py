@@ -42,7 +42,7 @@ class Wide:
         F, s_last = self.last.forward(theta, h)
         return F, (s_cat, s_first, s_silu, s_last)
 
-    def backward(self, saved, dF, grad):
+    def backward(self, saved, dF, grad, keep=True):
         s_cat, s_first, s_silu, s_last = saved
         dh = silu.backward(s_silu, self.last.backward(s_last, dF, grad))
         return concat.backward(s_cat, self.first.backward(s_first, dh, grad))[0]

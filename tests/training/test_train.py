@@ -108,7 +108,7 @@ def test_a_run_is_clipping_adamw_and_the_average_on_the_gradients_it_met(tmp_pat
     def spy(steps, step):
         thetas_met.append({name: steps.thetas[name].flat.astype(np.float64) for name in ("theta", "ema")})
         found = real(steps, step)
-        grads_met.append(steps.grad.flat.astype(np.float64))
+        grads_met.append(steps.collected().flat.astype(np.float64))
         return found
     monkeypatch.setattr(loop.Steps, "gradient", spy)
     end = run(tmp_path, config)
@@ -209,7 +209,7 @@ def test_a_nan_gradient_stops_the_run_too(tmp_path, monkeypatch):
 
     def broken(steps, i, step):
         loss = real(steps, i, step)
-        steps.grads[i].flat[5] = np.inf
+        steps.sum.grads[i]["conv_in.b"] += np.full(8, np.inf, np.float32)
         return loss
     monkeypatch.setattr(loop.Steps, "_loss", broken)
     with pytest.raises(TrainingDiverged, match="step 0: .*gradient norm inf.*none is saved yet"):
