@@ -6,8 +6,9 @@ report.json, report.html and samples.png. `quick` does all of it with less train
 import resource
 import sys
 import time
-from collections import defaultdict
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from .denoiser import DenoiserConfig
 from .distill.consistency import TRAINING, ConsistencyConfig, distil
 from .evaluate import Reference
 from .fit import TrainConfig
+from .jobs import each
 from .models import UNetConfig
-from .parallel import Workers
+from .parallel import Workers, slices
 from .rng import Key
-from .sample import choose_labels, open_sampling, states, to_images
-from .samplers import run
+from .sample import choose_labels, make_grid, open_sampling, states, to_images
 from .train import train
 
 NETWORK = UNetConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), groups=8, dropout=0.0,
@@ -71,9 +72,8 @@ def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=T
     with Workers(threads) as workers:
         samples, rows, trajectory = draw(checkpoints, n, seeds, seed, {**RUNS, **(FULL if full else {})}, workers,
                                          progress)
-    sampled = time.perf_counter()
-
-    results = measure(samples, training, heldout, n, seed)
+        sampled = time.perf_counter()
+        results = measure(samples, training, heldout, n, seed, workers)
     results["bars"] = bars(results)
     end = time.perf_counter()
     results.update(
@@ -88,44 +88,59 @@ def demo(out="runs/demo", quick=False, full=False, seed=0, threads=0, progress=T
 
 
 def draw(checkpoints, n, seeds, seed, runs, workers, progress=True):
-    """(samples {name: [(images, labels) per seed]}, rows for the picture, trajectory of Heun's states)."""
-    sampling = [open_sampling(checkpoint) for checkpoint in checkpoints]
-    samples = defaultdict(list)
-    for repeat in range(seeds):
-        labels = choose_labels(sampling[0].classes, n)
-        for name, (student, sampler, steps, _) in runs.items():
-            say(f"sampling {TITLES[name]}, {n} images, {repeat + 1} of {seeds}", progress)
-            key = Key(seed).fold("sample", repeat)
-            x = run(states(sampling[student], sampler, steps, labels, key, workers))
-            samples[name].append((to_images(sampling[student], x), labels))
+    """(samples {name: [(images, labels) per seed]}, rows for the picture, trajectory of Heun's states).
 
-    rows, ten = [], choose_labels(sampling[0].classes, 10)
-    key = Key(seed).fold("picture")                     # one x_T for every row of the picture
-    for name, (student, sampler, steps, _) in {**FULL, **RUNS}.items():
-        x = run(states(sampling[student], sampler, steps, ten, key, workers))
-        rows.append((TITLES[name], to_images(sampling[student], x)))
-    seen = [(state.prediction.level.sigma, to_images(sampling[0], state.prediction.x),
-             to_images(sampling[0], state.prediction.x0))
-            for state in states(sampling[0], "heun", 18, ten, key, workers)]
-    sigmas, noisy, denoised = zip(*seen)
-    return samples, rows, {"sigmas": sigmas, "x": np.stack(noisy), "x0": np.stack(denoised)}
+    Every sampler's part of a batch is a job of its own; the longest begin first.
+    """
+    sampling, everything = [open_sampling(checkpoint) for checkpoint in checkpoints], {**FULL, **RUNS}
+    labels, ten = (choose_labels(sampling[0].classes, count) for count in (n, 10))
+    config, heun = sampling[0].denoiser.network.config, everything["heun18"][2]
+    shape = config.image_size, config.image_size, config.in_channels
+    x, x0 = (workers.shared(np.zeros((heun, len(ten), *shape), np.float32)) for _ in range(2))
+    jobs = []
+
+    def plan(name, title, labels, key, parts, followed=False):
+        student, sampler, steps, evaluations = everything[name]
+        images = workers.shared(np.zeros((len(labels), *shape), np.float32))
+
+        def job(rows):
+            say(f"sampling {TITLES[name]}: {title}, images {rows.start + 1} to {rows.stop}", progress)
+            for state in states(sampling[student], sampler, steps, labels, key, rows=rows):
+                if followed:
+                    x[state.step] = to_images(sampling[student], state.prediction.x)
+                    x0[state.step] = to_images(sampling[student], state.prediction.x0)
+            images[rows] = to_images(sampling[student], state.x)
+
+        # An evaluation of few images takes as long as one of 16, about.
+        jobs.extend((evaluations * (rows.stop - rows.start + 16), partial(job, rows)) for rows in parts)
+        return images
+
+    samples = {name: [(plan(name, f"seed {repeat + 1} of {seeds}", labels, Key(seed).fold("sample", repeat),
+                            slices(n, workers.threads)), labels) for repeat in range(seeds)] for name in runs}
+    picture = Key(seed).fold("picture")                 # one x_T for every row of the picture
+    rows = [(TITLES[name], plan(name, "the picture", ten, picture, slices(len(ten), 1), name == "heun18"))
+            for name in everything]
+    each([job for _, job in sorted(jobs, key=lambda job: -job[0])], workers)
+    return samples, rows, {"sigmas": make_grid(sampling[0], heun).sigma[:-1], "x": x, "x0": x0}
 
 
-def measure(samples, training, heldout, n, seed):
+def measure(samples, training, heldout, n, seed, workers):
     """The results of report.json that compare images: means over sampling seeds, and their spread."""
     reference = Reference(training, heldout)
     results = reference.floors(n, seed)
     spread = {}
+    compared = iter(workers.map(lambda run: reference.compare(*run), chain(*samples.values())))
     for name, runs in samples.items():
-        each = [reference.compare(images, labels) for images, labels in runs]
+        of_seeds = [next(compared) for _ in runs]
         for space in ("frechet", "pixel_frechet"):
-            values = {split: [e[space][split] for e in each] for split in ("train", "heldout")}
+            values = {split: [e[space][split] for e in of_seeds] for split in ("train", "heldout")}
             results[space][name] = {split: float(np.mean(v)) for split, v in values.items()}
             spread.setdefault(space, {})[name] = {split: float(np.ptp(v)) for split, v in values.items()}
         for key in ("precision", "recall", "label_agreement"):
-            results.setdefault(key, {})[name] = float(np.mean([e[key] for e in each]))
-        results.setdefault("nearest_train", {})[name] = min(e["nearest_train"] for e in each)
-        results.setdefault("class_histogram", {})[name] = np.mean([e["class_histogram"] for e in each], axis=0).tolist()
+            results.setdefault(key, {})[name] = float(np.mean([e[key] for e in of_seeds]))
+        results.setdefault("nearest_train", {})[name] = min(e["nearest_train"] for e in of_seeds)
+        histograms = [e["class_histogram"] for e in of_seeds]
+        results.setdefault("class_histogram", {})[name] = np.mean(histograms, axis=0).tolist()
     real = reference.compare(heldout.images, heldout.labels)
     for key in ("precision", "recall", "label_agreement", "nearest_train"):
         results[key]["heldout"] = real[key]

@@ -38,6 +38,7 @@ class Reference:
                         for split, data in (("train", training), ("heldout", heldout)) if data is not None}
         self.main = self.spaces.get("frechet", pixels)
         self.real = self.main(training.images)
+        self.radii = neighbours.radii(self.real)
 
     def compare(self, images, labels=None):
         """{frechet: {train, heldout}, pixel_frechet, precision, recall, nearest_train, class_histogram} of samples."""
@@ -48,15 +49,17 @@ class Reference:
             raise ValueError(f"evaluate: {len(images)} samples, wanted at least {LEAST}: precision and recall look at "
                              "each one's third neighbour; draw more with --count")
         images = quantize(images, self.training.levels)
-        found = {}
-        for space, f in self.spaces.items():
-            moments = frechet.moments(f(images))
+        found, seen = {}, {"pixel_frechet": pixels(images)}
+        if self.extract is not None:
+            seen["frechet"], predicted = self.extract.judge(images)
+        for space, vectors in seen.items():
+            moments = frechet.moments(vectors)
             found[space] = {split: frechet.distance(moments, self.moments[space, split])
                             for split in ("train", "heldout") if (space, split) in self.moments}
-        found["precision"], found["recall"] = neighbours.precision_recall(self.real, self.main(images))
+        found["precision"], found["recall"] = neighbours.precision_recall(
+            self.real, seen.get("frechet", seen["pixel_frechet"]), real_radii=self.radii)
         found["nearest_train"] = float(neighbours.nearest(images, self.training.images)[0].min())
         if self.extract is not None:
-            predicted = self.extract.predict(images)
             found["class_histogram"] = np.bincount(predicted, minlength=features.CLASSES).tolist()
             if labels is not None:
                 found["label_agreement"] = float((predicted == backend.to_host(labels)).mean())

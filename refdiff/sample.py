@@ -140,11 +140,12 @@ def guided(sampling, labels, scale, workers=None):
 
 
 def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigmas=None, scale=None, options=None,
-           compat=()):
+           compat=(), rows=slice(None)):
     """The generator of a sampler's States on `count` rows; labels (count,) or None. State and noise in float64.
 
     options: a dict of the sampler's own. scale s: classifier-free guidance u + s (c - u), two evaluations for one; None
-    or 1 is none. compat: deviations by name, of samplers/compat.py and models/compat.py.
+    or 1 is none. compat: deviations by name, of samplers/compat.py and models/compat.py. rows: some of them alone, with
+    the noise that they have among all.
     """
     options = dict(options or {})
     check_options(sampler, options)
@@ -161,7 +162,9 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
                          "sampling, one for each step")
     config = sampling.denoiser.network.config
     shape = (count or len(labels), config.image_size, config.image_size, config.in_channels)
-    z = key.fold("x").normal(shape)
+    of_all = key.fold("x").normal(shape)
+    draw = noise_from(key, of_all)
+    z, noise, labels = of_all[rows], lambda step: draw(step)[rows], None if labels is None else labels[rows]
     if scale is not None and sampling.distilled:
         guided(sampling, labels, scale)
     if sampler == "consistency":
@@ -169,12 +172,12 @@ def states(sampling, sampler, steps, labels, key, workers=None, count=None, sigm
         if max(sigmas) > sampling.sigma_max:
             raise ValueError(f"sample: sigma {max(sigmas):g} is above {sampling.sigma_max:g}, the most noise that the "
                              "student has seen; start there or lower")
-        return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min,
-                                 noise_from(key, z), **options)
+        return SAMPLERS[sampler](sampling.bind(labels, workers), sigmas, sigmas[0] * z, sampling.sigma_min, noise,
+                                 **options)
     grid = make_grid(sampling, steps)
     start = grid.level(0).sigma if sampling.denoiser.schedule is None else 1.0          # x_T ~ N(0, I) [DDPM alg. 2]
     if "noise" in inspect.signature(SAMPLERS[sampler]).parameters:
-        options["noise"] = noise_from(key, z)
+        options["noise"] = noise
     denoiser = sampling.bind(labels, workers) if scale is None else guided(sampling, labels, scale, workers)
     return SAMPLERS[sampler](denoiser, grid, start * z, **options)
 

@@ -98,15 +98,18 @@ class Extractor:
         parts = [self.net.forward(theta, images[i:i + BLOCK])[0] for i in range(0, len(images), BLOCK)]
         return (np.concatenate([backend.to_host(part) for part in column]) for column in zip(*parts))
 
+    def judge(self, images):
+        """(features, labels) of images (n, 8, 8, 1) in [-1, 1]: float64 (n, 32) and int64 (n,)."""
+        scores, penultimate = self._run(images)
+        return (penultimate.astype(np.float64) - self.mean) / self.scale, scores.argmax(axis=1)
+
     def __call__(self, images):
-        """Features (n, 32) in float64 of images (n, 8, 8, 1) in [-1, 1]: (penultimate - mean) / scale."""
-        _, penultimate = self._run(images)
-        return (penultimate.astype(np.float64) - self.mean) / self.scale
+        """The features: (penultimate - mean) / scale."""
+        return self.judge(images)[0]
 
     def predict(self, images):
-        """The classifier's labels: int64 (n,)."""
-        scores, _ = self._run(images)
-        return scores.argmax(axis=1)
+        """The classifier's labels."""
+        return self.judge(images)[1]
 
 
 @functools.lru_cache(maxsize=1)

@@ -32,12 +32,14 @@ def coverage(points, centres, radius):
     return float(np.concatenate([(d <= radius).any(axis=1) for _, d in _blocks(points, centres)]).mean())
 
 
-def precision_recall(real, samples, k=3):
+def precision_recall(real, samples, k=3, real_radii=None):
     """(precision, recall): a set is the union of the balls that reach its points' k-th neighbours. [PR sec. 2]
 
     precision  share of samples inside the real set;  recall  share of real images inside the samples' set
+    real_radii: radii(real, k), where they are known.
     """
-    return coverage(samples, real, radii(real, k)), coverage(real, samples, radii(samples, k))
+    real_radii = radii(real, k) if real_radii is None else real_radii
+    return coverage(samples, real, real_radii), coverage(real, samples, radii(samples, k))
 
 
 def nearest(samples, training):

@@ -99,3 +99,19 @@ def test_guidance_without_classes_or_of_a_student_is_refused():
         room.states(opened(0), "heun", 3, None, Key(2), count=2, scale=2.)
     with pytest.raises(ValueError, match="distilled checkpoint"):
         room.states(opened(3, True), "consistency", 2, np.array([0, 1]), Key(2), scale=2.)
+
+
+@pytest.mark.parametrize("sampler, distilled", [("ddpm", False), ("ddim", False), ("consistency", True)])
+def test_some_rows_alone_are_what_they_are_among_all(sampler, distilled):
+    """Their start, noise and labels are the whole batch's: equal but for how products of matrices are rounded."""
+    denoiser = Denoiser(UNet(NET), EDM)
+    theta = denoiser.network.layout.init(Key(0))
+    theta.flat[...] += 0.1 * Key(1).normal(theta.flat.shape, theta.flat.dtype)
+    sampling = room.Sampling(denoiser, theta, EDM.sigma_min, EDM.sigma_max, 7.0, 0.0, 3, distilled)
+    labels = room.choose_labels(3, 9)
+    whole = samplers.run(room.states(sampling, sampler, STEPS, labels, Key(1)))
+    for rows in (slice(0, 4), slice(4, 9)):
+        part = samplers.run(room.states(sampling, sampler, STEPS, labels, Key(1), rows=rows))
+        np.testing.assert_allclose(part, whole[rows], atol=1e-4 * abs(whole).max())
+    other = samplers.run(room.states(sampling, sampler, STEPS, labels[4:], Key(1)))
+    assert abs(other - whole[4:]).max() > 0.1
