@@ -13,13 +13,13 @@ import numpy as np
 from .. import group_norm as plain_group_norm
 from .. import norm_silu as plain_norm_silu
 from ..norm import check_group_norm
-from ..norm_silu import affine_backward, check_norm_silu
+from ..norm_silu import check_norm_silu
 from .routed import Routed
 from .scratch import scratch
 
 BLOCK = 1 << 19             # numbers of the images whose statistics are found together, at least one image
 CHUNK = 1 << 16             # numbers that one step works on, at most
-WIDE = 1 << 8               # least width that a factor per channel is repeated to
+WIDE = 1 << 7               # least width that a factor per channel is repeated to
 STEEP = 16                  # mean squares above this many variances cost too many digits of square - mean^2
 
 
@@ -29,12 +29,7 @@ class Cut(NamedTuple):
     pixels: int
     blocks: tuple       # slices of the batch
     chunks: tuple       # (slices of the images of a block, slices of the rows)
-
-    @property
-    def chunk(self):
-        """The shape of the first chunk, the largest."""
-        (images, *_), rows = self.chunks
-        return images.stop, self.shape[1] // len(rows), self.shape[2]
+    chunk: tuple        # the shape of the first, the largest
 
 
 @functools.lru_cache(256)
@@ -49,7 +44,8 @@ def _cut(n, hw, c):
         images, rows = 1, tuple(slice(j, j + 1) for j in range(hw // pixels))
     block = max(1, min(n, BLOCK // (hw * c)) // images) * images
     return Cut((n, hw // pixels, pixels * c), pixels, tuple(slice(i, i + block) for i in range(0, n, block)),
-               (tuple(slice(i, i + images) for i in range(0, block, images)), rows))
+               (tuple(slice(i, i + images) for i in range(0, block, images)), rows),
+               (images, hw // pixels // len(rows), pixels * c))
 
 
 @functools.lru_cache(64)
@@ -58,9 +54,10 @@ def _ones(hw, dtype):
 
 
 @functools.lru_cache(64)
-def _members(c, groups, dtype):
-    """(c, groups): 1 where the channel is one of the group."""
-    return np.repeat(np.eye(groups, dtype=dtype), c // groups, axis=0)
+def _members(c, groups, hw, dtype):
+    """(c, groups): one over the numbers of a group where the channel is one of it; and (groups, c): 1 there."""
+    members = np.repeat(np.eye(groups, dtype=dtype), c // groups, axis=0)
+    return members / (hw * (c // groups)), members.T
 
 
 def _sum_pixels(rows, c):
@@ -71,9 +68,8 @@ def _sum_pixels(rows, c):
 
 def _group_means(sums, groups, hw):
     """Sums over the pixels (.., m, 1, c) -> means over pixels and the channels of a group, given back per channel."""
-    c = sums.shape[-1]
-    members = _members(c, groups, sums.dtype)
-    return (sums[..., 0, :] @ members / (hw * (c // groups)) @ members.T)[..., None, :]
+    gather, spread = _members(sums.shape[-1], groups, hw, sums.dtype)
+    return (sums[..., 0, :] @ gather @ spread)[..., None, :]
 
 
 def _wide(a, pixels):
@@ -95,14 +91,14 @@ def _chunks(cut, *factors):
 def _statistics(x, e, pixels, groups, eps, work):
     """centre and 1/s (m, 1, c) of x (m, r, k c) + e. work, of x's size, is written over."""
     c, hw = x.shape[2] // pixels, x.shape[1] * pixels
-    first, second = _sum_pixels(x, c), _sum_pixels(np.multiply(x, x, out=work), c)
+    first, second = _sum_pixels(x, c), _sum_pixels(np.square(x, out=work), c)
     total = first + hw * e
     of_x, mean, square = _group_means(np.stack((second, total, second + e * (first + total))), groups, hw)
     var, centre = square - mean * mean, mean - e
     steep = of_x + square > STEEP * var
     if steep.any():
         np.subtract(x, _wide(centre, pixels), out=work)
-        var = np.where(steep, _group_means(_sum_pixels(np.multiply(work, work, out=work), c), groups, hw), var)
+        var = np.where(steep, _group_means(_sum_pixels(np.square(work, out=work), c), groups, hw), var)
     return centre, 1 / np.sqrt(var + eps)
 
 
@@ -207,7 +203,9 @@ def norm_silu_backward(saved, dy):
             d *= A
             d += t
         de[block] = _sum_pixels(dx[block], c)
-    return dx.reshape(shape), de[:, 0], *affine_backward(gamma, beta, gain, *sums[:, :, 0])
+    dgamma, dbeta = np.add.reduce(sums * gain, (1, 2))
+    dv_xhat, dv = sums[:, :, 0]
+    return dx.reshape(shape), de[:, 0], dgamma, dbeta, 0.5 * (dv_xhat * gamma + dv * beta), 0.5 * dv
 
 
 group_norm = Routed(plain_group_norm, host=(group_norm_forward, group_norm_backward))
