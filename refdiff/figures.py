@@ -305,9 +305,10 @@ def _name_points(fig, ax, points, levels):
         return ax.annotate(p.label, (p.evaluations, value), (dx, dy), textcoords="offset points", ha=ha, va=va,
                            fontsize=9, path_effects=halo, zorder=4)
 
-    def overlap(box, other):
-        common = Bbox.intersection(box, other)
-        return common.width * common.height if common else 0
+    def overlap(box, others):
+        x0, y0, x1, y1 = np.array([other.extents for other in others]).T
+        width, height = np.minimum(box.x1, x1) - np.maximum(box.x0, x0), np.minimum(box.y1, y1) - np.maximum(box.y0, y0)
+        return float((width.clip(0) * height.clip(0)).sum())
 
     taken = [Bbox([(inside.x0, y - pixel), (inside.x1, y + pixel)]) for v in levels for _, y in at((1, v))]
     for p in points:
@@ -326,8 +327,7 @@ def _name_points(fig, ax, points, levels):
             text = write(p, *spot)
             boxes.append(text.get_window_extent(renderer))
             text.remove()
-        covered = [sum(overlap(box, other) for other in taken) + 4 * (box.width * box.height - overlap(box, inside))
-                   for box in boxes]
+        covered = [overlap(box, taken) + 4 * (box.width * box.height - overlap(box, [inside])) for box in boxes]
         best = int(np.argmin(covered))
         write(p, *spots[best])
         taken.append(boxes[best].padded(3 * pixel))
