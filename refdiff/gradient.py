@@ -16,7 +16,7 @@ from . import backend
 from .params import Theta
 from .parallel import slices
 
-ROUND = 1 << 20             # numbers that each member shows the others at a time
+ROUND = 1 << 19             # numbers that each member shows the others at a time
 
 
 class _Nothing(np.ndarray):

@@ -63,6 +63,7 @@ class AdamW:
         m <- beta1 m + (1 - beta1) g             mhat = m / (1 - beta1^t)
         v <- beta2 v + (1 - beta2) g^2           vhat = v / (1 - beta2^t)          t = 1, 2, ...
         theta <- theta - lr_t mhat / (sqrt(vhat) + eps) - d_t theta
+               = (1 - d_t) theta - lr_t r/(1 - beta1^t) m / (sqrt(v) + eps r),     r = sqrt(1 - beta2^t)
 
     [ADAMW alg. 2], where lr_t = eta_t lr. Its decay is d_t = eta_t weight_decay: changing lr does
     not change it. Most frameworks use d_t = lr_t weight_decay instead; ask for that by decay="rate".
@@ -102,7 +103,7 @@ class AdamW:
             state.step += 1
             return
         state.step += 1
-        t = state.step
+        t, r = state.step, math.sqrt(1 - self.beta2 ** state.step)
         for theta, grad, m, v in _blocks(theta, grad, state.m, state.v):
             m *= self.beta1
             m += (term := (1 - self.beta1) * grad)
@@ -110,14 +111,12 @@ class AdamW:
             xp.multiply(grad, 1 - self.beta2, out=term)
             term *= grad
             v += term
-            v_hat = v / (1 - self.beta2 ** t)
-            xp.sqrt(v_hat, out=v_hat)
-            v_hat += self.eps
-            xp.multiply(m, lr / (1 - self.beta1 ** t), out=term)
-            term /= v_hat                                         # lr mhat / (sqrt(vhat) + eps)
+            root = xp.sqrt(v)
+            root += self.eps * r
+            xp.divide(m, root, out=term)
+            term *= lr * r / (1 - self.beta1 ** t)
             if self.weight_decay:
-                decay = lr if self.decay == "rate" else lr / self.lr
-                term += xp.multiply(theta, decay * self.weight_decay, out=v_hat)
+                theta *= 1 - self.weight_decay * (lr if self.decay == "rate" else lr / self.lr)
             theta -= term
 
 
@@ -152,7 +151,8 @@ def clip_by_global_norm(grad, max_norm=math.inf):
     if not max_norm > 0:
         raise ValueError(f"clip_by_global_norm: max_norm is {max_norm}, wanted a number > 0 (inf: only measure)")
     xp = _same_kind("clip_by_global_norm", grad=grad)
-    norm = math.sqrt(sum(float(xp.square(part, dtype=xp.float64).sum()) for part, in _blocks(grad)))
+    wide = (part.astype(xp.float64) for part, in _blocks(grad))
+    norm = math.sqrt(sum(float(part @ part) for part in wide))
     if max_norm < norm < math.inf:
         grad *= max_norm / norm
     return norm

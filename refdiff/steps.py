@@ -5,8 +5,8 @@
     steps.update(n, lr, norm)                   # clipping, AdamW and the moving averages, in place
 
 Every part of the batch has a gradient of its own, and they are summed in order (gradient.py). All else is done element
-by element, so it does not matter who has which elements: the optimiser and the averages take them a block at a time,
-while it is in the cache. thetas gives (name, Theta) of theta, Adam's m and v, and the averages, one after the other:
+by element, so it does not matter who has which elements: the optimiser and the averages take some blocks at a time,
+while these are in a cache. thetas gives (name, Theta) of theta, Adam's m and v, and the averages, one after the other:
 they are copied to memory that the team shares.
 """
 import math
@@ -24,7 +24,7 @@ class Steps:
         self.thetas = {name: t.with_flat(workers.shared(t.flat)) for name, t in thetas}
         theta = self.thetas["theta"]
         self.rows = slices(config.batch, workers.threads)
-        self.sum, self.block = TeamGradient(theta, len(self.rows), workers), block_size(theta.flat)
+        self.sum, self.block = TeamGradient(theta, len(self.rows), workers), 4 * block_size(theta.flat)
         phases = self._loss, self._add, self._update, self.sum.show_total
         self.team = workers.team(lambda i, phase, *numbers: phases[int(phase)](i, *numbers), len(self.rows))
 

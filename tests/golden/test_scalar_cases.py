@@ -278,7 +278,7 @@ MUTANTS = [
      "return _least(gamma * _inverse_snr(level), 0.5)", "loss/weight/min_snr/*", entry(own.losses.WEIGHTS, "min_snr")),
     ("process.bound", "return 0.5 * (xp.expm1(d) - d", "return 0.5 * (xp.expm1(d) - 2 * d", "bound/term/large/*",
      lambda patch, made: patch.setattr(own, "bound", made)),
-    ("optim", "xp.sqrt(v_hat, out=v_hat)", "xp.sqrt(v_hat + self.eps, out=v_hat)", "adamw/*", attribute(own, "AdamW")),
+    ("optim", "xp.sqrt(v)\n", "xp.sqrt(v + self.eps)\n", "adamw/*", attribute(own, "AdamW")),
     ("optim", "(1 + step) / (10 + step)) if", "(2 + step) / (10 + step)) if", "ema/warmed/*",
      attribute(own, "ema_decay")),
     ("optim", "peak * (step + 1) / warmup", "peak * step / warmup", "learning_rate/*",
