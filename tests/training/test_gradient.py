@@ -10,7 +10,7 @@ import pytest
 from refdiff import gradient, optim
 from refdiff.denoiser import Denoiser, DenoiserConfig
 from refdiff.fit import TrainConfig
-from refdiff.gradient import Gradient, TeamGradient
+from refdiff.gradient import FlatGradient, Gradient, TeamGradient
 from refdiff.losses import denoising_loss
 from refdiff.models import MLP, MLPConfig, UNet, UNetConfig
 from refdiff.models.compat import unet
@@ -213,11 +213,13 @@ def kind(request, monkeypatch):
     return request.param
 
 
-def summed(members, grads, made, block=4):
+def summed(members, grads, made, block=4, flat=False):
     """What members have of the sum after all rounds, and their union."""
     with Workers(members) as workers:
         theta = Theta(made, np.zeros(made.size, np.float32))
         team_gradient = TeamGradient(theta, members, workers)
+        if flat:                                            # as on a device
+            team_gradient.grads = [FlatGradient(made, np.zeros_like(theta.flat)) for _ in range(members)]
 
         def work(i, phase, r):
             if phase == 0:
@@ -257,6 +259,7 @@ def test_a_team_s_sum_is_taken_in_order_whatever_the_rounds(members, room, kind,
     np.testing.assert_array_equal(found, wanted)
     assert square == pytest.approx(float(np.sum(wanted.astype(float) ** 2)), rel=1e-6)
     assert rounds == (-(-made.size // room) if members > 1 else 1)
+    np.testing.assert_array_equal(summed(members, grads, made, flat=True)[0], wanted)
 
 
 def test_more_members_than_elements(kind):
