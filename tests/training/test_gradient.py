@@ -15,6 +15,7 @@ from refdiff.losses import denoising_loss
 from refdiff.models import MLP, MLPConfig, UNet, UNetConfig
 from refdiff.models.compat import unet
 from refdiff.nn import init
+from refdiff.ops import concat
 from refdiff.parallel import Workers, may_fork
 from refdiff.params import Layout, Theta
 from refdiff.rng import Key
@@ -173,6 +174,26 @@ def test_memory_is_let_go_block_by_block(monkeypatch):
         gc.enable()
     skips = 1                                               # conv_in's output is the first block's input
     assert left[0] <= skips
+
+
+def test_a_skip_keeps_its_own_part_of_a_cotangent_alone(monkeypatch):
+    net, met, left = UNet(NET), [], []
+    theta, x, dF, t, labels = problem(NET)
+    F, saved = net.forward(theta, x, t, labels)
+
+    def backward(c, dy):
+        met.append(weakref.ref(dy))
+        return concat.backward(c, dy)
+
+    def stop(*args):
+        left.append(sum(dy() is not None for dy in met))
+        raise StopIteration
+
+    monkeypatch.setattr("refdiff.models.unet.concat", SimpleNamespace(backward=backward))
+    monkeypatch.setattr(net, "down", [[SimpleNamespace(backward=stop)]])
+    with pytest.raises(StopIteration):
+        net.backward(saved, dF, Gradient(theta.layout, np.float32), keep=False)
+    assert len(met) == 4 and left == [0]
 
 
 def flat(s):
@@ -371,9 +392,10 @@ def test_a_run_goes_on_from_its_vectors_as_if_it_had_not_stopped(threads):
     assert_same(training(threads, updates=1, before=(2, first.vectors)), training(threads, updates=3))
 
 
-def test_looking_at_the_gradient_changes_nothing_and_a_gradient_may_be_asked_for_twice():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_looking_at_the_gradient_changes_nothing_and_a_gradient_may_be_asked_for_twice(threads):
     theta, *_ = problem(NET)
-    with Workers(2) as workers:
+    with Workers(threads) as workers:
         class Objective:
             averages = {}
 
@@ -385,7 +407,7 @@ def test_looking_at_the_gradient_changes_nothing_and_a_gradient_may_be_asked_for
                 return 1.0
 
         steps = Steps(Objective(), {"theta": theta, "m": theta.zeros_like(), "v": theta.zeros_like()}.items(),
-                      TrainConfig(batch=2, threads=2), workers)
+                      TrainConfig(batch=2, threads=threads), workers)
         for _ in range(3):
             assert steps.gradient(0) == (1.0, pytest.approx(8 ** 0.5))
             for _ in range(2):
