@@ -183,7 +183,8 @@ class UNet:
         for chain in reversed(self.up):
             dh = run(chain, dh)
             dh, dskip = concat.backward(saved.pop(), dh)
-            dskips.append(dskip if dskip.base is None else dskip.copy())        # a view would keep all of dh
+            dskip = dskip if dskip.base is None else dskip.copy()               # a view would keep all of dh
+            dskips.append(dskip)
         dh = run(self.mid, dh)
         for chain in reversed(self.down):
             dh = run(chain, iadd(dh, dskips.pop()))     # in place: what blocks return is nobody else's
