@@ -60,16 +60,16 @@ def _members(c, groups, hw, dtype):
     return members / (hw * (c // groups)), members.T
 
 
-def _sum_pixels(rows, c):
+def _sum_pixels(rows, c, out=None):
     """(m, r, k c) -> (m, 1, c)."""
     rows = rows.reshape(len(rows), -1, c)
-    return _ones(rows.shape[1], rows.dtype) @ rows
+    return np.matmul(_ones(rows.shape[1], rows.dtype), rows, out=out)
 
 
 def _group_means(sums, groups, hw):
     """Sums over the pixels (.., m, 1, c) -> means over pixels and the channels of a group, given back per channel."""
     gather, spread = _members(sums.shape[-1], groups, hw, sums.dtype)
-    return (sums[..., 0, :] @ gather @ spread)[..., None, :]
+    return (sums.reshape(-1, sums.shape[-1]) @ gather @ spread).reshape(sums.shape)
 
 
 def _wide(a, pixels):
@@ -77,13 +77,13 @@ def _wide(a, pixels):
     return np.repeat(a, pixels, axis=-2).reshape(*a.shape[:-1], -1)
 
 
-def _chunks(cut, *factors):
+def _chunks(cut, first, *others):
     """For the chunks of a block: (images, rows), and their factors (m, 1, c) made wide, (.., m, 1, pixels c)."""
-    factors, (parts, rows) = np.stack(factors), cut.chunks
+    parts, rows = cut.chunks
     for images in parts:
-        if images.start >= factors.shape[1]:                                    # the last block may be shorter
+        if images.start >= len(first):                                     # the last block may be shorter
             return
-        wide = _wide(factors[:, images], cut.pixels)
+        wide = [_wide(factor[images], cut.pixels) for factor in (first, *others)]
         for row in rows:
             yield (images, row), wide
 
@@ -91,9 +91,14 @@ def _chunks(cut, *factors):
 def _statistics(x, e, pixels, groups, eps, work):
     """centre and 1/s (m, 1, c) of x (m, r, k c) + e. work, of x's size, is written over."""
     c, hw = x.shape[2] // pixels, x.shape[1] * pixels
-    first, second = _sum_pixels(x, c), _sum_pixels(np.square(x, out=work), c)
-    total = first + hw * e
-    of_x, mean, square = _group_means(np.stack((second, total, second + e * (first + total))), groups, hw)
+    second, total, both = sums = np.empty((3, len(x), 1, c), x.dtype)          # of x^2, x + e and (x + e)^2
+    first = _sum_pixels(x, c)
+    _sum_pixels(np.square(x, out=work), c, out=second)
+    np.add(first, hw * e, out=total)
+    first += total
+    first *= e
+    np.add(second, first, out=both)
+    of_x, mean, square = _group_means(sums, groups, hw)
     var, centre = square - mean * mean, mean - e
     steep = of_x + square > STEEP * var
     if steep.any():
