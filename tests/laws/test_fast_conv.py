@@ -113,12 +113,17 @@ def test_threads_do_not_share_their_scratch():
 
 def test_the_wrong_matrix_would_be_seen(monkeypatch):
     """A planted mistake in each of the three matrices breaks the comparison."""
+    def forget():
+        for of in (winograd.matrices, winograd.halves, winograd.one_tile, winograd.to_turned):
+            of.cache_clear()
+
     for name in "BGA":
         wrong = getattr(winograd, name).astype(float)
         wrong[1, 1] = wrong[1, 1] * 1.001 + 0.001
         with monkeypatch.context() as patch:
             patch.setattr(winograd, name, wrong)
-            winograd.matrices.cache_clear()
-            with pytest.raises(AssertionError):
-                compare("winograd", *arrays(SHAPES[0]), 1, "same", 1e-12)
-        winograd.matrices.cache_clear()
+            for shape in (SHAPES[0], SHAPES[2]):                            # several tiles, and one
+                forget()
+                with pytest.raises(AssertionError):
+                    compare("winograd", *arrays(shape), 1, "same", 1e-12)
+        forget()

@@ -28,17 +28,27 @@ NUMBERS = 8192             # per entry of the tiles of a block: more tiles where
 CUT = 24576                # numbers per entry of a tile in a slice of the kernel and of its products
 COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
 
-B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-              [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])                      # B'
-G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])    # A'
+# The points 0, 1, 2, -1, -2 and infinity, in this order.
+B = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, -2, -1, 2, 1, 0],
+              [0, 4, -4, -1, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])                      # B'
+G = np.array([[6, 0, 0], [-4, -4, -4], [1, 2, 4], [-4, 4, -4], [1, -2, 4], [0, 0, 24]]) / 24
+A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, 2, -1, -2, 0], [0, 1, 4, 1, 4, 0], [0, 1, 8, -1, -8, 1]])    # A'
 
 
 @lru_cache
 def matrices(dtype):
-    """B' (x) B' (36, 36), G (x) G (36, 9), A' (x) A' (16, 36) and their transposes, as (m, m') each."""
-    pairs = [np.kron(m, m).astype(dtype) for m in (B, G, A)]
-    return [(m, np.ascontiguousarray(m.T)) for m in pairs]
+    """G (x) G (36, 9), A' (x) A' (16, 36) and its transpose."""
+    return [np.kron(*pair).astype(dtype) for pair in ((G, G), (A, A), (A.T, A.T))]
+
+
+@lru_cache
+def halves(dtype):
+    """Of B' (x) B': (even, odd, last), of even rows of a tile and of odd ones; (18, 18), (12, 18), (6, 18).
+
+    At opposite points the even rows of a tile add up to the same, and the odd ones to opposites.
+    """
+    parts = (slice(0, 3), 0), (slice(1, 3), 1), (slice(5, 6), 1)
+    return [np.kron(B[points, rows::2], B).astype(dtype) for points, rows in parts]
 
 
 @lru_cache
@@ -68,7 +78,7 @@ def blocks(n, th, tw, w):
 def kernel(w):
     """G w G' of every pair of channels: (36, c, d)."""
     _, _, c, d = w.shape
-    return transform(matrices(w.dtype)[1][0], w.reshape(9, c * d), np.empty((36, c, d), w.dtype))
+    return transform(matrices(w.dtype)[0], w.reshape(9, c * d), np.empty((36, c, d), w.dtype))
 
 
 def transform(matrix, tiles, out):
@@ -94,9 +104,15 @@ def input_tiles(x, images, rows, tw, out):
     xpad[:, :first - top] = xpad[:, last - top:] = xpad[:, :, :1] = xpad[:, :, w + 1:] = 0
     xpad[:, first - top:last - top, 1:w + 1] = x[:, first:last]
     sn, sh, sw, sc = xpad.strides
-    tiles = scratch("tiles", (6, 6, n, t, tw, c), x.dtype)
-    np.copyto(tiles, overlapping(xpad, tiles.shape, (sh, sw, sn, 4 * sh, 4 * sw, sc)))
-    return transform(matrices(x.dtype)[0][0], tiles, out)
+    tiles = scratch("tiles", (2, 3, 6, n, t, tw, c), x.dtype)               # even rows, then odd ones
+    np.copyto(tiles, overlapping(xpad, tiles.shape, (sh, 2 * sh, sw, sn, 4 * sh, 4 * sw, sc)))
+    even, odd, last = halves(x.dtype)
+    transform(even, tiles[0], out[:18])
+    at_one_and_two = transform(odd, tiles[1], scratch("odd", out[:12].shape, x.dtype))
+    transform(last, tiles[1], out[30:])
+    np.subtract(out[6:18], at_one_and_two, out=out[18:30])
+    out[6:18] += at_one_and_two
+    return out
 
 
 def split(image):
@@ -171,7 +187,7 @@ def output_tiles(m, rows, tw, b, y):
     """y = A' M A + b of every tile of a block."""
     n, h, w, d = y.shape
     t = rows.stop - rows.start
-    tiles = transform(matrices(m.dtype)[2][0], m, scratch("tiles", (4, 4, n, t, tw, d), m.dtype))
+    tiles = transform(matrices(m.dtype)[1], m, scratch("tiles", (4, 4, n, t, tw, d), m.dtype))
     tiles = tiles.transpose(2, 3, 0, 4, 1, 5)                               # (n, t, 4, tw, 4, d)
     if h < 4 * t or w < 4 * tw:                                             # less of the last tiles
         tiles = tiles.reshape(n, 4 * t, 4 * tw, d)[:, :h, :w]
@@ -193,4 +209,4 @@ def output_cotangents(dy, rows, tw, out):
         dy = whole
     tiles = scratch("tiles", (4, 4, n, t, tw, d), dy.dtype)
     np.copyto(tiles, split(dy).transpose(2, 4, 0, 1, 3, 5))
-    return transform(matrices(dy.dtype)[2][1], tiles, out)
+    return transform(matrices(dy.dtype)[2], tiles, out)
