@@ -12,9 +12,9 @@ The backward goes through the same middle. dx = dy * t(w) is a convolution with 
 w[2-i,2-j,c,d]. And <dx, x> = <dy, x * w> is linear in the kernel: dw is the cotangent of t(w), turned back, where x is
 that of dx. So tiles of dy, transformed once, serve dx and dw.
 
-The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 1e-5 of the largest y, and up to 2e-5 of
-the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the whole of
-the tiles that see it.
+The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 1e-5 of the largest y, and up to 2e-5
+of the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the whole
+of the tiles that see it.
 """
 from functools import lru_cache
 
