@@ -13,8 +13,8 @@ w[2-i,2-j,c,d]. And <dx, x> = <dy, x * w> is linear in the kernel: dw is the cot
 that of dx. So tiles of dy, transformed once, serve dx and dw.
 
 The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 1e-5 of the largest y, and up to 2e-5
-of the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the whole
-of the tiles that see it.
+of the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the
+whole of the tiles that see it.
 """
 from functools import lru_cache
 
