@@ -22,7 +22,7 @@ import numpy as np
 
 from ..op import sum_rows
 from .gemm import SMALL
-from .scratch import overlapping, scratch
+from .scratch import apart, overlapping, scratch
 
 TILES = 64                 # of a block, at least
 NUMBERS = 8192             # per entry of the tiles of a block: more tiles where channels are few
@@ -76,10 +76,10 @@ def blocks(n, th, tw, w):
     return [(slice(i, i + 1), slice(r, min(r + rows, th))) for i in range(n) for r in range(0, th, rows)]
 
 
-def kernel(w):
-    """G w G' of every pair of channels: (36, c, d)."""
+def kernel(w, name=None):
+    """G w G' of every pair of channels, (36, c, d), in scratch of this name, or in new memory."""
     _, _, c, d = w.shape
-    return transform(matrices(w.dtype)[0], w.reshape(9, c * d), np.empty((36, c, d), w.dtype))
+    return transform(matrices(w.dtype)[0], w.reshape(9, c * d), apart(name, 36, (c, d), w.dtype))
 
 
 def transform(matrix, tiles, out):
@@ -105,12 +105,12 @@ def input_tiles(x, images, rows, tw, out):
     xpad[:, :first - top] = xpad[:, last - top:] = xpad[:, :, :1] = xpad[:, :, w + 1:] = 0
     xpad[:, first - top:last - top, 1:w + 1] = x[:, first:last]
     sn, sh, sw, sc = xpad.strides
-    tiles = scratch("tiles", (2, 3, 6, n, t, tw, c), x.dtype)               # even rows, then odd ones
-    np.copyto(tiles, overlapping(xpad, tiles.shape, (sh, 2 * sh, sw, sn, 4 * sh, 4 * sw, sc)))
+    tiles, shape = apart("tiles", 36, (n, t, tw, c), x.dtype), (2, 3, 6, n, t, tw, c)         # even rows, then odd
+    np.copyto(tiles.reshape(shape), overlapping(xpad, shape, (sh, 2 * sh, sw, sn, 4 * sh, 4 * sw, sc)))
     even, odd, last = halves(x.dtype)
-    transform(even, tiles[0], out[:18])
-    at_one_and_two = transform(odd, tiles[1], scratch("odd", out[:12].shape, x.dtype))
-    transform(last, tiles[1], out[30:])
+    transform(even, tiles[:18], out[:18])
+    at_one_and_two = transform(odd, tiles[18:], apart("odd", 12, out.shape[1:], x.dtype))
+    transform(last, tiles[18:], out[30:])
     np.subtract(out[6:18], at_one_and_two, out=out[18:30])
     out[6:18] += at_one_and_two
     return out
@@ -130,7 +130,8 @@ def cuts(n, c, other):
     """
     if n > TILES or n > 32 and n * other > 1 << 14:
         return [slice(0, c)]
-    size = 1 << (max(16, CUT // (other + 2 * n)).bit_length() - 1)          # a power of two
+    fit = min(CUT // (other + 2 * n), SMALL // max(n * other, 1))
+    size = 1 << (max(16, fit).bit_length() - 1)                             # a power of two
     return [slice(i, min(i + size, c)) for i in range(0, c, size)]
 
 
@@ -156,10 +157,10 @@ def sweep(x, w, b, other=None):
         dw = (np.empty if todo else np.zeros)((3, 3, d, c), x.dtype)
     for images, rows in todo:
         many = (images.stop - images.start) * (rows.stop - rows.start) * tw
-        u = input_tiles(x, images, rows, tw, scratch("input", (36, many, c), x.dtype))
+        u = input_tiles(x, images, rows, tw, apart("input", 36, (many, c), x.dtype))
         for s in some:
-            small = kernel(w[..., s]) if whole is None else whole
-            m = np.matmul(u, small, out=scratch("product", (36, many, small.shape[2]), x.dtype))
+            small = kernel(w[..., s], "kernel") if whole is None else whole
+            m = product(u, small, apart("product", 36, (many, small.shape[2]), x.dtype))
             output_tiles(m, rows, tw, b if b is None else b[s], y[images, 4 * rows.start:4 * rows.stop, :, s])
             if other is None:
                 continue
@@ -177,22 +178,26 @@ def sweep(x, w, b, other=None):
     return y, dw
 
 
-def sum_tiles(dm, u, out):
-    """out[36, d, c] = sum over tiles of dm[36, tiles, d] u[36, tiles, c], in products so small that none is packed."""
-    e, t, c = u.shape
-    d = dm.shape[2]
-    wide = next((k for k in (64, 32) if c % k == 0 and t * d * k <= SMALL), c)
-    parts = [a.reshape(e, -1, c // wide, wide).swapaxes(1, 2) for a in (u, out)]
-    np.matmul(dm.swapaxes(1, 2)[:, None], parts[0], out=parts[1])
+def product(u, v, out, wide=(64,)):
+    """out[36, tiles, d] = u[36, tiles, c] v[36, c, d], `wide` columns at a time where OpenBLAS then packs neither."""
+    e, c, d = v.shape
+    k = next((k for k in wide if d % k == 0 and u.shape[1] * c * k <= SMALL), d)
+    parts = [a.reshape(e, -1, d // k, k).swapaxes(1, 2) for a in (v, out)]
+    np.matmul(u[:, None], parts[0], out=parts[1])
     return out
+
+
+def sum_tiles(dm, u, out):
+    """out[36, d, c] = sum over tiles of dm[36, tiles, d] u[36, tiles, c]."""
+    return product(dm.swapaxes(1, 2), u, out, (64, 32))
 
 
 def output_tiles(m, rows, tw, b, y):
     """y = A' M A + b of every tile of a block."""
     n, h, w, d = y.shape
     t = rows.stop - rows.start
-    tiles = transform(matrices(m.dtype)[1], m, scratch("tiles", (4, 4, n, t, tw, d), m.dtype))
-    tiles = tiles.transpose(2, 3, 0, 4, 1, 5)                               # (n, t, 4, tw, 4, d)
+    tiles = transform(matrices(m.dtype)[1], m, apart("tiles", 16, (n, t, tw, d), m.dtype))
+    tiles = tiles.reshape(4, 4, n, t, tw, d).transpose(2, 3, 0, 4, 1, 5)    # (n, t, 4, tw, 4, d)
     if h < 4 * t or w < 4 * tw:                                             # less of the last tiles
         tiles = tiles.reshape(n, 4 * t, 4 * tw, d)[:, :h, :w]
     else:
@@ -211,6 +216,6 @@ def output_cotangents(dy, rows, tw, out):
         whole = np.zeros((n, 4 * t, 4 * tw, d), dy.dtype)
         whole[:, :h, :w] = dy
         dy = whole
-    tiles = scratch("tiles", (4, 4, n, t, tw, d), dy.dtype)
-    np.copyto(tiles, split(dy).transpose(2, 4, 0, 1, 3, 5))
+    tiles = apart("tiles", 16, (n, t, tw, d), dy.dtype)
+    np.copyto(tiles.reshape(4, 4, n, t, tw, d), split(dy).transpose(2, 4, 0, 1, 3, 5))
     return transform(matrices(dy.dtype)[2], tiles, out)
