@@ -144,16 +144,19 @@ class Denoiser:
             return (level.ratio ** -2 + self.config.sigma_data ** -2) * c_out ** 2
         raise ValueError(f"weighting is {weighting!r}, wanted one of {', '.join(WEIGHTINGS)}")
 
-    def evaluate(self, theta, x, level, labels=None, masks=None):
-        """F(c_in x, c_noise) and what the backward needs; level a number for all rows or an array per row."""
+    def evaluate(self, theta, x, level, labels=None, masks=None, keep=True):
+        """F(c_in x, c_noise) and what the backward needs; level a number for all rows or an array per row.
+
+        keep False: no backward follows, and the network need not save anything for it.
+        """
         _, _, c_in, c_noise = self.precondition(level)
         xp = backend.of(theta=theta.flat, x=x)
         c_noise = xp.zeros(len(x), x.dtype) + xp.asarray(c_noise, dtype=x.dtype)
-        return self.network.forward(theta, expand(c_in, x) * x, c_noise, labels, masks)
+        return self.network.forward(theta, expand(c_in, x) * x, c_noise, labels, masks, keep)
 
-    def forward(self, theta, x, level, labels=None, masks=None):
-        """D = c_skip x + c_out F, the denoised x [EDM eq. 7]."""
-        F, s_net = self.evaluate(theta, x, level, labels, masks)
+    def forward(self, theta, x, level, labels=None, masks=None, keep=True):
+        """D = c_skip x + c_out F, the denoised x [EDM eq. 7]. keep: as of `evaluate`."""
+        F, s_net = self.evaluate(theta, x, level, labels, masks, keep)
         c_skip, c_out, c_in, _ = (expand(c, x) for c in self.precondition(level))
         return c_skip * x + c_out * F, (s_net, c_skip, c_out, c_in)
 
@@ -170,7 +173,8 @@ class Denoiser:
         other processes may hold a copy.
         """
         def part(x, row, *level):
-            return self.evaluate(theta, x, Level(*level).rows(row), None if labels is None else labels[row])[0]
+            return self.evaluate(theta, x, Level(*level).rows(row), None if labels is None else labels[row],
+                                 keep=False)[0]
 
         evaluate = by_rows(part, workers, rows)
 

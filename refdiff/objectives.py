@@ -187,7 +187,7 @@ def bind_learned(denoiser, theta, labels=None, first="next"):
     denoise(x, level) -> Prediction; log_variance(x, level) -> [n, ...], for levels of denoiser.schedule, t a number.
     """
     def halves(x, level):
-        out, _ = denoiser.evaluate(theta, x.astype(theta.flat.dtype, copy=False), level, labels)
+        out, _ = denoiser.evaluate(theta, x.astype(theta.flat.dtype, copy=False), level, labels, keep=False)
         return split(out.astype(x.dtype, copy=False), x)
 
     def denoise(x, level):

@@ -86,12 +86,12 @@ class Consistency:
         B = (sigma - self.sigma_min) / sigma
         return c_skip - B * s ** 2 / (sigma ** 2 + s ** 2), B
 
-    def forward(self, theta, x, sigma, labels=None, masks=None):
-        """f(x, sigma): x (n, ...), sigma a number or (n,), >= sigma_min."""
+    def forward(self, theta, x, sigma, labels=None, masks=None, keep=True):
+        """f(x, sigma): x (n, ...), sigma a number or (n,), >= sigma_min. keep: whether a backward may follow."""
         if np.min(sigma) < self.sigma_min:
             raise ValueError(f"consistency: sigma is {np.min(sigma)}, wanted >= sigma_min = {self.sigma_min}")
         A, B = (expand(c, x) for c in self.coefficients(sigma))
-        D, s_D = self.denoiser.forward(theta, x, ve(sigma), labels, masks)
+        D, s_D = self.denoiser.forward(theta, x, ve(sigma), labels, masks, keep)
         return A * x + B * D, (s_D, A, B)
 
     def backward(self, saved, df, grad, keep=True):
@@ -178,7 +178,7 @@ class ConsistencyObjective:
         x0, eps, sigma, sigma_next, labels = batch.rows(rows)
         x = x0 + expand(sigma, x0) * eps
         x_hat = heun_step(lambda x, s: self.teacher(thetas, x, s, labels), x, sigma, sigma_next)
-        target = self.consistency.forward(thetas["target"], x_hat, sigma_next, labels)[0]
+        target = self.consistency.forward(thetas["target"], x_hat, sigma_next, labels, keep=False)[0]
         f, s_f = self.consistency.forward(thetas["theta"], x, sigma, labels)
         weight = backend.of(x=x).asarray(1 / (sigma - sigma_next), dtype=x.dtype)
         if self.config.distance == "l2":
@@ -194,7 +194,7 @@ class ConsistencyObjective:
 
 def network_teacher(denoiser):
     """The teacher of a trained denoiser: the theta that thetas["teacher"] holds."""
-    return lambda thetas, x, sigma, labels: denoiser.forward(thetas["teacher"], x, ve(sigma), labels)[0]
+    return lambda thetas, x, sigma, labels: denoiser.forward(thetas["teacher"], x, ve(sigma), labels, keep=False)[0]
 
 
 # What a distillation trains with unless told otherwise.

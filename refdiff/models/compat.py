@@ -124,10 +124,10 @@ class DeviatingUNet(UNet):
             theta[handle][..., :handle.shape[-1] // 3] *= r
         return theta
 
-    def forward(self, theta, x, c_noise, labels=None, masks=None):
+    def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
         """F as of UNet, with the deviations."""
         return super().forward(self.scale(theta.copy()) if self.factors else theta, x, c_noise + self.later, labels,
-                               masks)
+                               masks, keep)
 
     def backward(self, saved, dF, grad, keep=True):
         """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx. Without keep, saved is empty afterwards."""

@@ -40,8 +40,8 @@ class MLP:
         """No dropout."""
         return None
 
-    def forward(self, theta, x, c_noise, labels=None, masks=None):
-        """F(x; c_noise): x (n, dim), c_noise (n,) -> (n, dim)."""
+    def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
+        """F(x; c_noise): x (n, dim), c_noise (n,) -> (n, dim). keep: saved is small, and there in any case."""
         config = self.config
         if x.ndim != 2 or x.shape[1] != config.dim or c_noise.shape != x.shape[:1]:
             raise ValueError(f"MLP: x is {x.shape} and c_noise {c_noise.shape}, wanted (n, {config.dim}) and (n,)")

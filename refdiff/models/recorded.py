@@ -28,8 +28,8 @@ class Recorded:
     def __getattr__(self, name):
         return getattr(self.__dict__["network"], name)
 
-    def forward(self, theta, x, c_noise, labels=None, masks=None):
-        """F and a ticket for its backward."""
+    def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
+        """F and a ticket for its backward. The record keeps its memory in any case."""
         given = [x, c_noise, *([] if labels is None else [labels]), *(masks or ())]
         key = (id(theta.flat), labels is None, *((a.shape, str(a.dtype)) for a in given))
         if key not in self.forwards:

@@ -133,8 +133,11 @@ class UNet:
         return [((key.fold(i).uniform((n, b.size, b.size, b.width)) >= p) / (1 - p)).astype(dtype)
                 for i, b in enumerate(self.res_blocks())]
 
-    def forward(self, theta, x, c_noise, labels=None, masks=None):
-        """F(x; c_noise, labels): x (n, h, w, c_in), c_noise (n,), labels (n,) integers or None -> (n, h, w, c_out)."""
+    def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
+        """F(x; c_noise, labels): x (n, h, w, c_in), c_noise (n,), labels (n,) integers or None -> (n, h, w, c_out).
+
+        Without keep, activations are freed on the way: saved is empty, and no backward can follow.
+        """
         config = self.config
         wanted = (config.image_size, config.image_size, config.in_channels)
         if x.shape[1:] != wanted or c_noise.shape != x.shape[:1]:
@@ -146,7 +149,9 @@ class UNet:
         def run(chain, h):
             for block in chain:
                 h, s = block.forward(theta, h, emb, next(mask) if mask and isinstance(block, ResBlock) else None)
-                saved.append(s)
+                if keep:
+                    saved.append(s)
+                del s                                   # what is not kept is free before the next block begins
             return h
 
         emb, s_emb = self.conditioning.forward(theta, c_noise, labels)
@@ -158,16 +163,17 @@ class UNet:
         h = run(self.mid, h)
         for chain in self.up:
             h, s_cat = concat.forward(h, skips.pop())
-            saved.append(s_cat)
+            saved.append(s_cat)                         # shapes
             h = run(chain, h)
         h, s_norm = self.norm_out.forward(theta, h)
         F, s_out = self.conv_out.forward(theta, h)
-        return F, saved + [s_norm, s_out]
+        return F, saved + [s_norm, s_out] if keep else []
 
     def backward(self, saved, dF, grad, keep=True):
         """Adds d<F, dF>/dtheta into grad; returns d<F, dF>/dx. Without keep, saved is empty afterwards."""
         if not saved:
-            raise ValueError("UNet: a backward with keep=False has used up what this forward saved; run it again")
+            raise ValueError("UNet: this forward saved nothing (keep=False), or a backward with keep=False has used it "
+                             "up; run the forward again")
         saved, demb = list(saved) if keep else saved, 0
 
         def run(chain, dh):

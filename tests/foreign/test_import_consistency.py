@@ -64,7 +64,7 @@ def test_it_is_a_distilled_checkpoint_told_a_thousand_times_its_time(tmp_path):
     told = []
     x = np.random.default_rng(1).normal(size=(2, 8, 8, 3))
 
-    def forward(theta, c_in_x, c_noise, labels=None, masks=None):
+    def forward(theta, c_in_x, c_noise, labels=None, masks=None, keep=True):
         told.append((c_in_x, c_noise * sampling.denoiser.network.config.time_scale))
         return np.zeros_like(c_in_x), None
     network = type("Net", (), {"config": sampling.denoiser.network.config, "forward": staticmethod(forward)})()

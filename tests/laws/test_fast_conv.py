@@ -81,14 +81,23 @@ def test_no_images_give_no_gradient():
 
 
 def test_float64_and_mixed_types_take_the_plain_route(monkeypatch):
-    def refuse(*arguments):
+    def refuse(*arguments, **named):
         raise AssertionError("a fast route was taken")
     monkeypatch.setattr(conv2d, "host", (refuse, refuse))
     x, w, b = arrays((2, 4, 4, 3, 2))
     np.testing.assert_array_equal(conv2d.forward(x, w, b)[0], plain.forward(x, w, b)[0])
     assert conv2d.forward(x.astype(np.float32), w, b)[0].dtype == np.float64
+    assert conv2d.forward(x=x, w=w, b=b)[0].dtype == np.float64
+    small = [a.astype(np.float32) for a in (x, w, b)]
+    np.testing.assert_array_equal(conv2d.forward(x.astype(np.uint8), *small[1:])[0],
+                                  plain.forward(x.astype(np.uint8), *small[1:])[0])
+    y, saved = plain.forward(x, w, b)
+    for got, want in zip(conv2d.backward(saved, y.astype(np.float32)), plain.backward(saved, y.astype(np.float32))):
+        assert got.dtype == want.dtype and (got == want).all()
     with pytest.raises(AssertionError, match="a fast route"):
         conv2d.forward(*arrays((2, 4, 4, 3, 2), dtype=np.float32))
+    with pytest.raises(AssertionError, match="a fast route"):
+        conv2d.forward(small[0], b=small[2], w=small[1])
 
 
 def test_the_plain_routes_can_be_asked_for(monkeypatch):
@@ -98,7 +107,7 @@ def test_the_plain_routes_can_be_asked_for(monkeypatch):
     np.testing.assert_array_equal(conv2d.forward(x, w, b)[0], plain.forward(x, w, b)[0])
     monkeypatch.setattr(routed, "_chosen", None)
     monkeypatch.setenv("REFDIFF_ROUTES", "quick")
-    with pytest.raises(ValueError, match="routes: got 'quick', wanted one of fast, plain"):
+    with pytest.raises(ValueError, match="REFDIFF_ROUTES.*'quick', wanted one of fast, plain"):
         conv2d.forward(x, w, b)
 
 

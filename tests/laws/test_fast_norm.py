@@ -98,6 +98,19 @@ def test_huge_inputs_are_finite_and_raise_no_warning():
         assert all(np.isfinite(a).all() for a in passes(HOST, inputs, dy, groups).values())
 
 
+def test_a_mean_whose_square_overflows_is_taken_away_first():
+    """x = 1e19 (1 + r/100): sums of squares are beyond float32, those of deviations are not."""
+    inputs, dy, groups = arrays((2, 4, 4, 8, 2), np.float32, mean=100)
+    inputs[0] *= 1e17
+    inputs[1] *= 0
+    wide = [a.astype(np.float64) for a in inputs]
+    with np.errstate(over="ignore", invalid="ignore"):
+        got = passes(HOST, inputs, dy, groups)
+    want = passes(PLAIN, wide, dy.astype(np.float64), groups)
+    for name in ("y", "z", "dgamma", "dbeta"):              # the mean's rounding, 6e-8 of it, is 6e-6 of the deviations
+        assert np.abs(got[name] - want[name]).max() < 1e-4 * np.abs(want[name]).max()
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_operator_sign_or_number_of_the_route_can_change_unseen(monkeypatch):
     for op, pair in zip((group_norm, norm_silu), HOST):           # a changed module registers its own

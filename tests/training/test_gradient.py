@@ -146,9 +146,13 @@ def test_without_keep_a_backward_gives_the_same_and_empties_saved(change, dtype,
     np.testing.assert_array_equal(whole(spent), wanted.flat)
     np.testing.assert_array_equal(dF, before)
     assert len(saved) == 0
-    with pytest.raises(ValueError, match="keep=False has used up"):
+    with pytest.raises(ValueError, match="keep=False has used it up"):
         net.backward(saved, dF, again)
     np.testing.assert_array_equal(net.forward(theta, x, t, labels)[0], F)       # theta is as it was
+    alone, nothing = net.forward(theta, x, t, labels, keep=False)
+    np.testing.assert_array_equal(alone, F)
+    with pytest.raises(ValueError, match="saved nothing"):
+        net.backward(nothing, dF, again)
 
 
 def test_memory_is_let_go_block_by_block(monkeypatch):
@@ -174,6 +178,28 @@ def test_memory_is_let_go_block_by_block(monkeypatch):
         gc.enable()
     skips = 1                                               # conv_in's output is the first block's input
     assert left[0] <= skips
+
+
+def test_a_forward_that_keeps_nothing_holds_the_skips_alone(monkeypatch):
+    """When conv_out begins, what the blocks had saved is gone; when the last block begins, but for its skip."""
+    net, met = UNet(NET), []
+    theta, x, _, t, labels = problem(NET)
+    real, out = type(net.conv_in).forward, []
+
+    def watched(layer, theta, x):
+        y, saved = real(layer, theta, x)
+        if layer is net.conv_out:
+            out.extend(a() is not None for a in met)
+        met.append(weakref.ref(y if y.base is None else y.base))
+        return y, saved
+
+    monkeypatch.setattr(type(net.conv_in), "forward", watched)
+    gc.disable()
+    try:
+        net.forward(theta, x, t, labels, keep=False)
+    finally:
+        gc.enable()
+    assert len(out) > 10 and sum(out) <= 1                                      # the sum of the last block
 
 
 def test_a_skip_keeps_its_own_part_of_a_cotangent_alone(monkeypatch):

@@ -35,7 +35,7 @@ class Wide:
         self.first = Linear.make(self.layout, "first", dim + 1, width)
         self.last = Linear.make(self.layout, "last", width, 2 * dim)
 
-    def forward(self, theta, x, c_noise, labels=None, masks=None):
+    def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
         h, s_cat = concat.forward(x, (c_noise / 10)[:, None])
         h, s_first = self.first.forward(theta, h)
         h, s_silu = silu.forward(h)
@@ -335,7 +335,7 @@ def check_hybrid_gradient(module):
 
     class Stopped:
         """The network whose first half stays what it is at theta."""
-        def forward(self, th, x, c_noise, labels=None, masks=None):
+        def forward(self, th, x, c_noise, labels=None, masks=None, keep=True):
             out, saved = NET.forward(th, x, c_noise)
             return np.concatenate([out0[:, :2], out[:, 2:]], 1), saved
 

@@ -100,7 +100,7 @@ def _statistics(x, e, pixels, groups, eps, work):
     np.add(second, first, out=both)
     of_x, mean, square = _group_means(sums, groups, hw)
     var, centre = square - mean * mean, mean - e
-    steep = of_x + square > STEEP * var
+    steep = ~(of_x + square <= STEEP * var)                                     # also what is not a number
     if steep.any():
         np.subtract(x, _wide(centre, pixels), out=work)
         var = np.where(steep, _group_means(_sum_pixels(np.square(work, out=work), c), groups, hw), var)

@@ -16,6 +16,7 @@ from ... import backend
 from .device import DEVICE
 
 CHOICES = ("fast", "plain")
+FLOAT32 = np.dtype(np.float32)
 _chosen = None
 
 
@@ -23,14 +24,14 @@ def use(choice):
     """Take the fastest routes ("fast") or the plain ones ("plain") from now on, in every thread."""
     global _chosen
     if choice not in CHOICES:
-        raise ValueError(f"routes: got {choice!r}, wanted one of {', '.join(CHOICES)}")
+        raise ValueError(f"routes (REFDIFF_ROUTES): got {choice!r}, wanted one of {', '.join(CHOICES)}")
     _chosen = choice
 
 
 def chosen():
     """What the last `use` said, else REFDIFF_ROUTES, else "fast"."""
     if _chosen is None:
-        use(os.environ.get("REFDIFF_ROUTES", "fast"))
+        use(os.environ.get("REFDIFF_ROUTES") or "fast")
     return _chosen
 
 
@@ -44,22 +45,23 @@ class Routed:
             if route:
                 op.routes[name] = route
 
-    def _route(self, arrays):
-        """The route that serves these arrays: (forward, backward)."""
-        first = arrays[0]
-        if chosen() == "fast":
-            if type(first) is np.ndarray:
-                if self.host and all(a.dtype == np.float32 for a in arrays if a.dtype.kind not in "iub"):
+    def _route(self, values):
+        """The route that serves the arrays among these: (forward, backward)."""
+        if chosen() == "fast" and (self.host or self.device):
+            arrays = [a for a in values if hasattr(a, "dtype")]
+            if arrays and type(arrays[0]) is np.ndarray:
+                dtypes = [a.dtype for a in arrays]
+                if self.host and dtypes.count(FLOAT32) == len(dtypes):
                     return self.host
-            elif self.device and backend.kernels(first):
+            elif arrays and self.device and backend.kernels(arrays[0]):
                 if {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"} in ({"float32"}, {"float64"}):
                     return self.device
         return self.op.forward, self.op.backward
 
     def forward(self, *inputs, **options):
         """y, saved."""
-        return self._route([a for a in inputs if hasattr(a, "dtype")])[0](*inputs, **options)
+        return self._route((*inputs, *options.values()))[0](*inputs, **options)
 
     def backward(self, saved, dy):
         """One cotangent per real input. saved may come from any route."""
-        return self._route((dy,))[1](saved, dy)
+        return self._route((dy, *saved) if type(saved) is tuple else (dy,))[1](saved, dy)
