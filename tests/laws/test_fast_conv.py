@@ -4,6 +4,7 @@ import pytest
 
 from refdiff.ops import conv2d as plain
 from refdiff.ops.fast import conv, conv2d, routed, winograd
+from refdiff.ops.fast.scratch import apart
 
 SHAPES = [(3, 9, 11, 5, 4), (2, 8, 8, 3, 6), (5, 4, 4, 2, 2), (3, 3, 2, 3, 4), (1, 17, 6, 4, 3),
           (2, 3, 13, 1, 2)]                                                                     # n, h, w, c, d
@@ -136,3 +137,14 @@ def test_the_wrong_matrix_would_be_seen(monkeypatch):
                 with pytest.raises(AssertionError):
                     compare("winograd", *arrays(shape), 1, "same", 1e-12)
         forget()
+
+
+def test_entries_of_scratch_begin_lines_that_no_power_of_two_parts():
+    """64 bytes are a line of the cache; entries that lie 4096 apart would share one set of it."""
+    for name in ("one", None):
+        for shape in ((8, 64), (64, 256), (3, 5, 7)):
+            a = apart(name, 36, shape, np.float32)
+            assert a.shape == (36, *shape) and a[0].flags.c_contiguous and a.flags.writeable
+            assert a.ctypes.data % 64 == 0 and a.strides[0] == a[0].nbytes + 64
+    kept, new = apart("two", 4, (8,), np.float32), apart(None, 4, (8,), np.float32)
+    assert np.shares_memory(kept, apart("two", 2, (8,), np.float32)) and not np.shares_memory(new, kept)

@@ -37,6 +37,7 @@ def pair(k, q, stride, c, d):
     """2 where two pixels side by side are better taken at once, else 1: one window serves both, k x (k + 1).
 
     The kernel then stands in its matrix twice, and a third of the products are with zeros. But there is less to gather.
+    What is not finite spreads by a pixel more.
     """
     return 2 if stride == 1 and k == 3 and q % 2 == 0 and max(c, d) <= PAIRS else 1
 

@@ -3,7 +3,8 @@
 Sums over pixels are products with ones. All that is affine is collected, in x itself: x factor + offset, the mean and
 1/s in the factors. Every step writes into a buffer (`out=`), for a chunk that stays in the cache and is long enough
 for the calls not to count; a factor per channel is repeated, to a whole chunk where an image has several, else until
-it is so wide that NumPy's loop over rows does not count. The statistics of many chunks are found together.
+it is so wide that NumPy's loop over rows does not count. The statistics of many chunks are found together, by
+products: what is not finite in one group spreads to all groups of its image.
 """
 import functools
 from typing import NamedTuple

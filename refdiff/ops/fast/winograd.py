@@ -100,10 +100,10 @@ def input_tiles(x, images, rows, tw, out):
         np.copyto(tiles, x.transpose(1, 2, 0, 3))
         return transform(one_tile(h, w, x.dtype), tiles, out)
     top, t = 4 * rows.start - 1, rows.stop - rows.start
-    first, last = max(top, 0), min(top + 4 * t + 2, h)                      # the rows of x that the tiles see
+    first, stop = max(top, 0), min(top + 4 * t + 2, h)                      # the rows of x that the tiles see
     xpad = scratch("pad", (n, 4 * t + 2, 4 * tw + 2, c), x.dtype)
-    xpad[:, :first - top] = xpad[:, last - top:] = xpad[:, :, :1] = xpad[:, :, w + 1:] = 0
-    xpad[:, first - top:last - top, 1:w + 1] = x[:, first:last]
+    xpad[:, :first - top] = xpad[:, stop - top:] = xpad[:, :, :1] = xpad[:, :, w + 1:] = 0
+    xpad[:, first - top:stop - top, 1:w + 1] = x[:, first:stop]
     sn, sh, sw, sc = xpad.strides
     tiles, shape = apart("tiles", 36, (n, t, tw, c), x.dtype), (2, 3, 6, n, t, tw, c)         # even rows, then odd
     np.copyto(tiles.reshape(shape), overlapping(xpad, shape, (sh, 2 * sh, sw, sn, 4 * sh, 4 * sw, sc)))
@@ -178,11 +178,11 @@ def sweep(x, w, b, other=None):
     return y, dw
 
 
-def product(u, v, out, wide=(64,)):
-    """out[36, tiles, d] = u[36, tiles, c] v[36, c, d], `wide` columns at a time where OpenBLAS then packs neither."""
-    e, c, d = v.shape
-    k = next((k for k in wide if d % k == 0 and u.shape[1] * c * k <= SMALL), d)
-    parts = [a.reshape(e, -1, d // k, k).swapaxes(1, 2) for a in (v, out)]
+def product(u, v, out, widths=(64,)):
+    """out[i] = u[i] v[i] of all 36 entries, 64 columns of v (or 32) at a time where OpenBLAS then packs neither."""
+    (e, rows, inner), columns = u.shape, v.shape[2]
+    width = next((k for k in widths if columns % k == 0 and rows * inner * k <= SMALL), columns)
+    parts = [a.reshape(e, -1, columns // width, width).swapaxes(1, 2) for a in (v, out)]
     np.matmul(u[:, None], parts[0], out=parts[1])
     return out
 
