@@ -9,6 +9,7 @@ from ..config import Several
 from . import pictures
 from .bars import verdicts
 from .machine import ISAS
+from .networks import NETWORKS
 from .run import PARTS, Settings
 from .run import bench as run_bench
 from .table import bar_lines, line, machine_lines, table, warning
@@ -22,7 +23,8 @@ from .table import bar_lines, line, machine_lines, table, warning
 @click.option("--quick", is_flag=True, help=(
     "Fewer rounds and subjects, no torch.compile, no peak memory: under two minutes."))
 @click.option("--isa", type=click.Choice(ISAS), default="native", show_default=True, help=(
-    "native: every library picks its best kernels; avx2: all are held to AVX2; asis: the environment as it is."))
+    "native: every library picks its best kernels; avx2: all are held to AVX2; asis: the environment as it is, but for "
+    "the numbers of threads."))
 @click.option("--torch/--no-torch", "torch", default=True, help="Without PyTorch: refdiff's own times.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="torch.compile takes part (minutes).")
 @click.option("--check", is_flag=True, help="Exit status 1 if a bar is missed.")
@@ -38,6 +40,7 @@ def bench(only, threads, rounds, quick, isa, torch, compiled, check, target, cha
     for path in filter(None, (chart, heatmap)):
         if Path(path).suffix != ".png":
             raise ValueError(f"bench: a picture is to be written to {path}, wanted a name that ends in .png")
+    refuse_empty(settings, chart, heatmap)
 
     def save(results):
         if target:
@@ -54,6 +57,16 @@ def bench(only, threads, rounds, quick, isa, torch, compiled, check, target, cha
     draw(results, chart, heatmap)
     if check and any(bar["verdict"] == "missed" for bar in results["bars"]):
         raise SystemExit(1)
+
+
+def refuse_empty(settings, chart, heatmap):
+    """ValueError, before anything is measured, where nothing that a picture shows will be compared with PyTorch."""
+    networks = [part for part in PARTS if part in NETWORKS]
+    sweep = ["sweep"] if settings.device == "cpu" else []
+    for option, path, parts in (("--chart", chart, networks), ("--heatmap", heatmap, sweep)):
+        if path and not (settings.torch and set(parts) & set(settings.only)):
+            wanted = f"PyTorch, and --only with one of {', '.join(parts)}" if parts else "the host, without --backend"
+            raise ValueError(f"bench: there would be nothing to draw for {option}, wanted {wanted}; or leave it away")
 
 
 def draw(results, chart, heatmap):

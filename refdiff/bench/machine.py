@@ -1,6 +1,7 @@
 """The environment of the contenders, and what they ran on."""
 import os
 import platform
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +18,8 @@ ISAS = ("native", "avx2", "asis")
 def environment(isa, threads, base=None):
     """The variables of a contender's process.
 
-    native: nothing pinned, each library picks its best kernels; avx2: every library held to AVX2; asis: untouched.
+    native: nothing pinned, each library picks its best kernels; avx2: every library held to AVX2; asis: untouched,
+    but for the numbers of threads, which are part of what is measured.
     refdiff's threads are Python's, with one BLAS thread each; `threads` is for PyTorch's, and 1 for refdiff's process.
     """
     if isa not in ISAS:
@@ -45,6 +47,18 @@ def host():
     """The machine, without the libraries."""
     return {"cpu": processor(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version()}
+
+
+def commit(folder=ROOT / "refdiff"):
+    """The git commit of a folder, "+changes" behind it where its files differ; None where git does not know them."""
+    def git(*words):
+        return subprocess.run(["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")           # an installed copy may lie in another's checkout
+        return git("rev-parse", "HEAD") + "+changes" * bool(git("status", "--porcelain", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def about_numpy():

@@ -5,9 +5,9 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from .. import backend
+from .. import __version__, backend
 from . import statistics
-from .machine import Others, host
+from .machine import Others, commit, host
 from .measure import AGREEMENT, CannotRun, Contender, agree, peak_memory, time_all
 from .networks import NETWORKS
 from .subjects import SGEMM, subjects
@@ -140,10 +140,11 @@ def machine(settings, say):
 
 
 def bench(settings, say=lambda line: None, save=lambda results: None):
-    """{machine, settings, rows}: everything, in the order of PARTS; save(results) is called after every row."""
-    results = {"machine": machine(settings, say), "rows": [],
+    """{refdiff, commit, machine, settings, rows}: everything, in the order of PARTS; save(results) after every row."""
+    results = {"refdiff": __version__, "commit": commit(), "machine": machine(settings, say), "rows": [],
                "settings": {"only": settings.only, "threads": settings.threads, "rounds": settings.rounds,
                             "isa": settings.isa, "quick": settings.quick, "device": settings.device,
+                            "torch": settings.torch, "compile": "compile" in settings.layouts,
                             "environment": {name: value for name, value in os.environ.items()
                                             if name.startswith("REFDIFF_")}}}
     for threads in settings.counts:

@@ -15,14 +15,21 @@ def spread(seconds):
 def disagreement(ours, theirs):
     """(error, name): the worst array of two sets, by rms(a - b)/(rms(b) + rms(all)/100).
 
-    The second term is for gradients that are 0 in exact arithmetic, as that of a bias before a normalisation.
+    The second term is for gradients that are 0 in exact arithmetic, as that of a bias before a normalisation. The error
+    of arrays of other shapes, or with what is not finite, is inf.
     """
     if set(ours) != set(theirs):
         return np.inf, ", ".join(sorted(set(ours) ^ set(theirs)))
-    floor = 0.01 * rms(np.concatenate([np.ravel(b) for b in theirs.values()])) if theirs else 0
-    return max(((rms(np.asarray(ours[name], np.float64) - theirs[name]) / (rms(theirs[name]) + floor or 1)
-                 if np.shape(ours[name]) == np.shape(theirs[name]) else np.inf, name) for name in theirs),
-               default=(0.0, ""))
+    everything = np.concatenate([np.ravel(b) for b in theirs.values()]) if theirs else np.zeros(0)
+    finite = everything[np.isfinite(everything)]
+    floor = 0.01 * rms(finite) if finite.size else 0
+
+    def error(a, b):
+        if np.shape(a) != np.shape(b) or not (np.isfinite(a).all() and np.isfinite(b).all()):
+            return np.inf
+        return rms(np.asarray(a, np.float64) - b) / (rms(b) + floor or 1)
+
+    return max(((error(ours[name], b), name) for name, b in theirs.items()), default=(0.0, ""))
 
 
 def rms(x):

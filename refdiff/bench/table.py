@@ -7,9 +7,10 @@ def time_of(seconds):
     """Seconds in a unit that leaves three figures to read."""
     if seconds is None:
         return "-"
+    written = float(f"{seconds:.3g}")                   # 999.6 us are written as 1 ms
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+        if written >= size:
+            return f"{seconds / size:.3g} {unit}" if written < 100 * size else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 1e-6:.3g} us"
 
 

@@ -1,6 +1,8 @@
 """What a run says: turns, statistics, bars, rows, pictures, and what is refused."""
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from refdiff import __version__
 from refdiff.bench import bars, machine, measure, pictures, run, statistics, subjects, table
 from refdiff.cli import main
 
@@ -50,7 +53,16 @@ def test_disagreement_names_the_worst_array_and_forgives_what_is_zero_but_for_ro
     assert statistics.disagreement(ours, theirs)[1] == "b"
     assert statistics.disagreement({"w": theirs["w"]}, theirs) == (np.inf, "b")
     assert statistics.disagreement({**theirs, "w": theirs["w"][:1]}, theirs) == (np.inf, "w")
-    assert not statistics.disagreement({**theirs, "w": theirs["w"] * np.nan}, theirs)[0] <= 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_what_is_not_finite_disagrees_in_any_array_of_either_side(where, bad):
+    """max() keeps its first argument where a later one is NaN."""
+    right = {name: np.full(3, i + 1.0) for i, name in enumerate("cab")}
+    wrong = {name: np.array([1, bad, 2]) if i == where else b for i, (name, b) in enumerate(right.items())}
+    for pair in ((wrong, right), (right, wrong), (wrong, wrong)):
+        assert statistics.disagreement(*pair) == (np.inf, "cab"[where])
 
 
 class Answering:
@@ -154,6 +166,25 @@ def test_mistakes_are_answered_before_anything_is_measured(args, said, monkeypat
     assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output, result.output
 
 
+@pytest.mark.parametrize("torch, only, device, picture, said", [
+    (False, "unet64,sweep", "cpu", "--chart", "wanted PyTorch, and --only with one of unet64, ddpm-cifar10, demo"),
+    (True, "ops,sweep", "cpu", "--chart", "wanted PyTorch, and --only with one of unet64"),
+    (False, "sweep", "cpu", "--heatmap", "wanted PyTorch, and --only with one of sweep"),
+    (True, "unet64,ops", "cpu", "--heatmap", "with one of sweep"), (True, "sweep", "cuda", "--heatmap", "the host"),
+    (True, "demo,ops", "cpu", "--chart", None), (True, "sweep", "cpu", "--heatmap", None)])
+def test_pictures_that_would_be_empty_are_refused_before_anything_is_measured(
+        torch, only, device, picture, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("refdiff.bench.run.importlib.util.find_spec", lambda name: "there")
+    monkeypatch.setattr(run.Settings, "device", device)
+    monkeypatch.setattr("refdiff.bench.command.run_bench", lambda *args: 1 / 0)
+    result = CliRunner().invoke(main, ["bench", "--only", only, picture, str(tmp_path / "x.png"),
+                                       *["--no-torch"] * (not torch)])
+    if said is None:
+        assert isinstance(result.exception, ZeroDivisionError), result.output       # it begins to measure
+    else:
+        assert result.exit_code == 2 and said in result.output and picture in result.output, result.output
+
+
 def test_without_pytorch_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("refdiff.bench.run.importlib.util.find_spec", lambda name: None)
     result = CliRunner().invoke(main, ["bench"])
@@ -166,7 +197,8 @@ ROW = {"network": str, "kind": str, "threads": int, "refdiff_s": float, "torch_s
        "precision": str, "rounds": int, "disagreement": float}
 
 
-def test_a_run_without_pytorch_leaves_rows_of_refdiff_alone(tmp_path):
+def test_a_run_without_pytorch_leaves_rows_of_refdiff_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("refdiff.bench.run.commit", lambda: "c0ffee")
     target = tmp_path / "rows.json"
     result = CliRunner().invoke(main, ["bench", "--no-torch", "--only", "demo", "--threads", "1", "--rounds", "1",
                                        "--json", str(target), "--check"])
@@ -179,6 +211,31 @@ def test_a_run_without_pytorch_leaves_rows_of_refdiff_alone(tmp_path):
         assert row["ratio"] is None and row["network"] == "demo" and row["threads"] == 1 and row["batch"] == 128
     assert told["machine"]["sgemm_gflops"]["1"]["refdiff"] > 1 and told["machine"]["numpy"] == np.__version__
     assert {bar["verdict"] for bar in told["bars"]} == {"not measured"}
+    assert told["refdiff"] == __version__ and told["commit"] == "c0ffee"
+    assert told["settings"]["torch"] is False and told["settings"]["compile"] is False
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_a_commit_is_that_of_the_source_and_says_whether_it_was_changed(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@example.org", *words],
+                       check=True)
+
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "__init__.py").write_text("")
+    assert machine.commit(tmp_path / "package") is None
+    git("init", "-q")
+    git("add", "package")
+    git("commit", "-q", "-m", "first")
+    found = machine.commit(tmp_path / "package")
+    assert re.fullmatch("[0-9a-f]{40,64}", found)
+    assert machine.commit(tmp_path / "installed") is None           # in the checkout, and no part of it
+    (tmp_path / "package" / "__init__.py").write_text("changed = 1")
+    assert machine.commit(tmp_path / "package") == found + "+changes"
+    monkeypatch.setenv("PATH", "")
+    assert machine.commit(tmp_path / "package") is None
 
 
 def test_a_missed_bar_is_exit_status_1_only_when_checked(monkeypatch):
@@ -202,8 +259,10 @@ def test_pictures_are_drawn_of_what_was_compared_and_refused_of_nothing():
 
 
 def test_times_are_written_with_three_figures():
-    assert [table.time_of(s) for s in (None, 123.4, 1.234, 0.1234, 1.5e-3, 2.5e-5)] == [
-        "-", "123 s", "1.23 s", "123 ms", "1.5 ms", "25 us"]
+    assert [table.time_of(s) for s in (None, 1234.5, 123.4, 99.96, 1.234, 0.9996, 0.9994, 0.1234, 1.5e-3, 999.6e-6,
+                                       999.4e-6, 2.5e-5, 0.0)] == [
+        "-", "1234 s", "123 s", "100 s", "1.23 s", "1 s", "999 ms", "123 ms", "1.5 ms", "1 ms", "999 us", "25 us",
+        "0 us"]
 
 
 def test_every_subject_has_a_name_of_its_own_and_the_sweep_covers_its_range():
