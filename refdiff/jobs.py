@@ -5,6 +5,7 @@ divided, keeps one core busy while the others go on.
 """
 import os
 import sys
+import tempfile
 from array import array
 
 
@@ -14,23 +15,23 @@ def each(jobs, workers):
     A job takes nothing and returns nothing: what it finds it writes into arrays of workers.shared. After an error no
     other job is begun, and it is raised here.
     """
-    waiting, end = os.pipe()                                    # their numbers: a read takes the next, whoever reads
-    os.write(end, array("i", range(len(jobs))).tobytes())
-    os.close(end)
+    first = os.getpid()
+    with tempfile.TemporaryFile(buffering=0) as waiting:        # their numbers; all share one place in it, so that
+        waiting.write(array("q", range(len(jobs))).tobytes())   # a read takes the next, whoever reads
+        waiting.seek(0)
 
-    def work(i):
-        try:
-            while number := os.read(waiting, array("i").itemsize):
-                jobs[int.from_bytes(number, sys.byteorder)]()
-        except BaseException:
-            while os.read(waiting, 1 << 16):
-                pass
-            raise
-        return 0.0
+        def work(i):
+            try:
+                while first in (os.getpid(), os.getppid()):     # not for a run that was killed
+                    number = os.read(waiting.fileno(), array("q").itemsize)
+                    if not number:
+                        break
+                    jobs[int.from_bytes(number, sys.byteorder)]()
+            except BaseException:
+                waiting.seek(0, os.SEEK_END)
+                raise
+            return 0.0
 
-    try:
         team = workers.team(work, min(workers.threads, len(jobs)))
         team()
         team.close()
-    finally:
-        os.close(waiting)
