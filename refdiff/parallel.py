@@ -19,6 +19,7 @@ import weakref
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
+from numbers import Integral
 
 import numpy as np
 import threadpoolctl
@@ -52,19 +53,33 @@ def keep_freed_memory():
         pass
 
 
+def chosen():
+    """What REFDIFF_PARALLEL says: "threads", "processes", or "" for processes wherever they can be."""
+    choice = os.environ.get("REFDIFF_PARALLEL", "")
+    if choice not in ("", "threads", "processes"):
+        raise ValueError(f"REFDIFF_PARALLEL is {choice!r}, wanted threads or processes; or leave it away")
+    return choice
+
+
 def may_fork():
     """Whether teams are processes: on Linux, with arrays of the host, unless REFDIFF_PARALLEL=threads."""
-    return sys.platform == "linux" and backend.name() == "numpy" and os.environ.get("REFDIFF_PARALLEL") != "threads"
+    return chosen() != "threads" and sys.platform == "linux" and backend.name() == "numpy"
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:
     """`with Workers(2) as workers: workers.map(f, items)`. threads = 0: one per core, or one for a device."""
 
     def __init__(self, threads=0):
-        if threads < 0:
-            raise ValueError(f"threads is {threads}, wanted a number >= 1, or 0 for one per core")
-        self.threads = threads or (os.cpu_count() or 1 if backend.name() == "numpy" else 1)
-        self.processes = self.threads > 1 and may_fork()
+        most = max(64, 8 * cores())
+        if not isinstance(threads, Integral) or not 0 <= threads <= most:
+            raise ValueError(f"threads is {threads}, wanted a whole number from 1 to {most}, or 0 for one per core")
+        self.threads = int(threads) or (cores() if backend.name() == "numpy" else 1)
+        self.processes = may_fork() and self.threads > 1
         self._teams = None                                                      # until `with`, and after it
 
     def __enter__(self):
@@ -84,6 +99,7 @@ class Workers:
 
     def map(self, function, items):
         """[function(item) for item in items], side by side in threads; one by one in a member, which has none."""
+        self._check()
         threads = self._pool and self._owner == os.getpid()
         return list(self._pool.map(function, items) if threads else map(function, items))
 
@@ -104,11 +120,14 @@ class Workers:
 
     def team(self, function, members):
         """The Team of function(i, *numbers) -> number for i in 0..members-1, as long as these Workers live at most."""
-        if self._teams is None:
-            raise RuntimeError("these Workers are closed: what runs by them has to run inside their `with`")
+        self._check()
         team = Team(function, members, self.processes, self.map)
         self._teams.add(team)
         return team
+
+    def _check(self):
+        if self._teams is None:
+            raise RuntimeError("these Workers are closed: what runs by them has to run inside their `with`")
 
 
 class Team:
@@ -178,8 +197,9 @@ class Team:
 def by_rows(function, workers, rows=None):
     """x, *numbers -> y[n, ...] of function(x[row], row, *numbers), at most `rows` rows at a time, over all workers.
 
-    rows None: 64, or as many as hold 16K numbers. y has x's shape. Numbers may be arrays, which no other process is
-    sent: then, and where none forks, threads do it. A call from another thread waits for the one before it.
+    rows None: 64, or as many as hold 16K numbers. x is of floats; y has its shape and dtype, whatever the function's.
+    Numbers may be arrays, which no other process is sent: then, and where none forks, threads do it. A call from
+    another thread waits for the one before it.
     """
     threads, kept, one_call = workers.threads if workers else 1, {}, threading.Lock()
 
@@ -194,6 +214,8 @@ def by_rows(function, workers, rows=None):
         return here, y, workers.team(work, min(threads, len(parts)))
 
     def apply(x, *numbers):
+        if x.dtype.kind not in "fc":
+            raise ValueError(f"by_rows: x is of dtype {x.dtype}, wanted floats, as the result is of x's dtype")
         most = rows or max(64, (1 << 14) // max(1, math.prod(x.shape[1:])))
         parts = slices(len(x), max(threads, -(-len(x) // most)))
         sent = all(isinstance(a, (int, float)) for a in numbers)
@@ -201,7 +223,8 @@ def by_rows(function, workers, rows=None):
             numbers = [float(a) for a in numbers]                               # a np.float64 has other rules of type
         if threads == 1 or not workers.processes or not sent:
             run = workers.map if workers else map
-            return backend.of(x=x).concatenate(list(run(lambda row: function(x[row], row, *numbers), parts)))
+            found = backend.of(x=x).concatenate(list(run(lambda row: function(x[row], row, *numbers), parts)))
+            return found.astype(x.dtype, copy=False)
         with one_call:
             if kept.get("of") != (x.shape, x.dtype) or not kept["team"][2].close.alive:
                 kept.update(of=(x.shape, x.dtype), team=fork(x, parts))
