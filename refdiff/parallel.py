@@ -7,6 +7,7 @@ forks once, and from then on sends its members nothing but numbers. Arrays that 
 The parts depend on the number of threads alone, so a result has the same bits for the same number, either way.
 """
 import ctypes
+import json
 import math
 import mmap
 import os
@@ -18,6 +19,7 @@ import warnings
 import weakref
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from numbers import Integral
 
@@ -27,6 +29,9 @@ import threadpoolctl
 from . import backend
 
 END = b"!"                          # what dismisses a member: no request, since those are numbers of 8 bytes
+# Kinds of errors that are raised in the first as in a member: those that can be made of a message.
+KEPT = {kind.__name__: kind for kind in (ValueError, OSError, FloatingPointError, MemoryError, KeyError, IndexError,
+                                         TypeError)}
 
 
 def slices(n, parts):
@@ -130,68 +135,103 @@ class Workers:
             raise RuntimeError("these Workers are closed: what runs by them has to run inside their `with`")
 
 
+class MemberError(RuntimeError):
+    """A process of a team died, or failed with an error that is none of KEPT; the cause of the latter is its traceback.
+    """
+
+
 class Team:
     """team(*numbers) -> [function(i, *numbers) for i in 0..members-1], side by side.
 
     In processes the members but the first are copies of this one, made now: they see later what lies in `shared` memory
-    and no other change, and nothing but the number comes back. An error is raised here; a member that died is one.
+    and no other change, and nothing but the number comes back. An error is raised here: one of KEPT as that kind, with
+    its message, any other as a MemberError; a member that died is one.
     """
 
     def __init__(self, function, members, processes, threads):
         self.function, self.members, self._threads = function, members, threads
         self._others = []
-        if processes:
-            for i in range(1, members):
-                here, there = Pipe()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)         # of threads: none holds a lock of ours
-                    child = os.fork()
-                if child == 0:
-                    self._serve(i, here, there)
-                there.close()
-                self._others.append((child, here))
-        self._forked = bool(self._others)
         self.close = weakref.finalize(self, _dismiss, self._others, os.getpid())
+        for i in range(1, members if processes else 1):
+            self._fork(i)
+        self._forked = bool(self._others)
 
     def __call__(self, *numbers):
         if not self._forked:
             return self._threads(lambda i: self.function(i, *numbers), range(self.members))
         if not self._others:
             raise RuntimeError("this team was dismissed: its Workers are closed, or an earlier call failed")
-        child = None
         try:
             for child, pipe in self._others:
-                pipe.send_bytes(array("d", numbers).tobytes())
+                with _living(child):
+                    pipe.send_bytes(array("d", numbers).tobytes())
             results = [self.function(0, *numbers)]
             for child, pipe in self._others:
-                answer = pipe.recv_bytes()
+                with _living(child):
+                    answer = pipe.recv_bytes()
                 if len(answer) != 8:
-                    raise RuntimeError("a part of the batch failed in a process of its own:\n" + answer.decode())
+                    _raise(child, *json.loads(answer))
                 results.append(array("d", answer)[0])
-        except (EOFError, ConnectionError):
-            self.close()
-            raise RuntimeError(f"a process of this run (number {child}) died; the system may be out of memory: use "
-                               "fewer threads, or a smaller batch") from None
         except BaseException:
             self.close()                                                        # answers that are due would mix
             raise
         return results
 
-    def _serve(self, i, other_end, pipe):
+    def _fork(self, i):
+        """Make member i. Ctrl-C waits meanwhile: in the copy it would unwind this process's stack a second time."""
+        here, there = Pipe()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)             # of threads: none holds a lock of ours
+                child = os.fork()
+            if child == 0:
+                self._serve(i, here, there, mask)
+            self._others.append((child, here))
+            there.close()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _serve(self, i, other_end, pipe, mask):
         """The life of a member: numbers in, a number out, until it is dismissed or the first has gone."""
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)                        # Ctrl-C is for the first
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             other_end.close()
             while (request := pipe.recv_bytes()) != END:
-                numbers = array("d", request)
-                try:
-                    pipe.send_bytes(array("d", [self.function(i, *numbers)]).tobytes())
-                except Exception:
-                    pipe.send_bytes(traceback.format_exc().encode())
+                pipe.send_bytes(self._answer(i, request))
         except (EOFError, OSError):
             pass
         finally:
             os._exit(0)
+
+    def _answer(self, i, request):
+        """8 bytes, or the name of an error's kind, its message and its traceback, as JSON, which is longer."""
+        try:
+            return array("d", [self.function(i, *array("d", request))]).tobytes()
+        except BaseException as error:                                          # sys.exit too
+            kind = next((kind for kind in type(error).__mro__ if KEPT.get(kind.__name__) is kind), type(error))
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error       # str() would quote it
+            return json.dumps([kind.__name__, str(said), traceback.format_exc()]).encode()
+
+
+@contextmanager
+def _living(child):
+    """While a member is spoken to: one whose pipe has ended has died."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise MemberError(f"a process of this run (number {child}) died; the system may be out of memory: use fewer "
+                          "threads, or less at a time") from None
+
+
+def _raise(child, kind, said, trace):
+    """The error of a member, here."""
+    trace = MemberError(f"in the process number {child}:\n{trace}")
+    if kind in KEPT:
+        raise KEPT[kind](said) from trace
+    raise MemberError(f"a process of this run (number {child}) failed: {kind}" + f": {said}" * bool(said)) from trace
 
 
 def by_rows(function, workers, rows=None):

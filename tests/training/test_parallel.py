@@ -1,6 +1,7 @@
 """Parts side by side: the same numbers in threads and in processes, and no process left behind."""
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from refdiff.parallel import Workers, by_rows, may_fork, slices
+from refdiff.parallel import MemberError, Workers, by_rows, may_fork, slices
+from refdiff.samplers.state import NotFinite
 
-KINDS = ["threads", pytest.param("processes", marks=pytest.mark.skipif(not may_fork(), reason="no processes here"))]
+processes = pytest.mark.skipif(not may_fork(), reason="no processes here")
+KINDS = ["threads", pytest.param("processes", marks=processes)]
 
 
 @pytest.fixture(params=KINDS)
@@ -84,8 +87,96 @@ def test_an_error_is_raised_here_from_either_part(kind):
                     raise ValueError(f"part {i} will not")
                 return 0.0
             team = workers.team(work, 2)
-            with pytest.raises((ValueError, RuntimeError), match=f"part {bad} will not"):
+            with pytest.raises(ValueError, match=f"^part {bad} will not$"):
                 team()
+
+
+class OwnKind(ValueError):
+    """As refdiff's own errors are: a kind of one that Python has."""
+
+
+@pytest.mark.parametrize("error, kind_of_it", [
+    (ValueError("lower it"), ValueError), (OwnKind("by half"), ValueError), (NotFinite("step 3"), FloatingPointError),
+    (UnicodeDecodeError("utf-8", b"a", 0, 1, "why"), ValueError), (KeyError("no 'w'"), KeyError),
+    (FileNotFoundError(2, "No such file", "a.h5"), OSError), (MemoryError("4 GiB"), MemoryError),
+    (IndexError("7"), IndexError), (TypeError("of str"), TypeError)])
+@processes
+def test_an_error_of_a_member_is_of_the_same_kind_and_says_the_same(error, kind_of_it):
+    def work_of_a_part(i):
+        if i:
+            raise error
+        return 0.0
+
+    with Workers(2) as workers:
+        with pytest.raises(kind_of_it) as raised:
+            workers.team(work_of_a_part, 2)()
+    assert type(raised.value) is kind_of_it and str(raised.value) == str(error)
+    assert "work_of_a_part" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("error, said", [(SystemExit(3), "SystemExit: 3"), (KeyboardInterrupt(), "KeyboardInterrupt"),
+                                         (RuntimeError("odd"), "RuntimeError: odd")])
+@processes
+def test_any_other_error_of_a_member_is_one_line_with_its_traceback_as_the_cause(error, said):
+    def work_of_a_part(i):
+        if i:
+            raise error
+        return 0.0
+
+    with Workers(2) as workers:
+        team = workers.team(work_of_a_part, 2)
+        (child, _), = team._others
+        with pytest.raises(MemberError) as raised:
+            team()
+    assert str(raised.value) == f"a process of this run (number {child}) failed: {said}"
+    assert "work_of_a_part" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, BrokenPipeError])
+def test_what_the_firsts_own_work_raises_is_not_the_death_of_a_member(error, kind):
+    def work(i):
+        if i == 0:
+            raise error("of a server")
+        return 0.0
+
+    with Workers(2) as workers:
+        with pytest.raises(error, match="^of a server$"):
+            workers.team(work, 2)()
+
+
+CTRL_C = """
+import os, signal, sys
+from refdiff.parallel import Workers
+first, fork, times = os.getpid(), os.fork, []
+def forked():
+    child = fork()
+    times.append(child)
+    if len(times) == 2 and (child == 0) == (sys.argv[1] == "member"):
+        os.kill(os.getpid(), signal.SIGINT)
+    return child
+os.fork = forked
+try:
+    with Workers(3) as workers:
+        print("answer", workers.team(float, 3)(), flush=True)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+finally:
+    left = 0
+    try:
+        left = len([os.waitpid(-1, os.WNOHANG)])
+    except ChildProcessError:
+        pass
+    print("end of", "first" if os.getpid() == first else "member", left, signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+          flush=True)
+"""
+
+
+@pytest.mark.parametrize("of, said", [("member", "answer [0.0, 1.0, 2.0]"), ("first", "stopped")])
+@processes
+def test_ctrl_c_during_a_fork_stops_the_first_alone_and_leaves_no_process(of, said):
+    ran = subprocess.run([sys.executable, "-c", CTRL_C, of], capture_output=True, text=True, timeout=60,
+                         env={**os.environ, "REFDIFF_PARALLEL": "processes"})
+    assert ran.stdout.splitlines() == [said, "end of first 0 set()"], ran
 
 
 def test_no_rows_and_one_row_are_rows(kind):
@@ -179,7 +270,7 @@ def test_calls_from_several_threads_do_not_mix(kind):
             np.testing.assert_array_equal(y, t * x)
 
 
-@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@processes
 def test_a_member_maps_without_threads(monkeypatch):
     """Threads do not survive a fork: to wait for them would be for ever."""
     monkeypatch.setenv("REFDIFF_PARALLEL", "processes")
@@ -189,7 +280,7 @@ def test_a_member_maps_without_threads(monkeypatch):
         np.testing.assert_array_equal(apply(np.ones((4, 2))), np.full((4, 2), 2.0))
 
 
-@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@processes
 def test_members_end_quietly_where_the_death_of_a_child_is_ignored():
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -202,7 +293,7 @@ def test_members_end_quietly_where_the_death_of_a_child_is_ignored():
         signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@processes
 def test_no_process_is_left_behind():
     with Workers(3) as workers:
         teams = [workers.team(lambda i: 0.0, 3) for _ in range(3)]
@@ -218,17 +309,18 @@ def test_no_process_is_left_behind():
         teams[0]()
 
 
-@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@processes
 def test_a_member_that_dies_is_an_error_that_says_so():
     with Workers(2) as workers:
         team = workers.team(lambda i: 0.0, 2)
         (child, _), = team._others
         os.kill(child, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=f"number {child}.* died"):
+        with pytest.raises(MemberError, match=f"number {child}.* died") as raised:
             team()
+        assert "\n" not in str(raised.value) and "batch" not in str(raised.value)
 
 
-@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@processes
 def test_members_end_when_the_first_is_killed(tmp_path):
     """Two teams, so that the second's members hold copies of the first's pipes."""
     first = os.fork()
