@@ -64,15 +64,16 @@ class Checkpoint:
         """The number of parameters."""
         return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.index)
 
-    def parameters(self, layout, name="theta"):
-        """Vector `name` under a network's layout, where new arrays are made: a Theta.
+    def parameters(self, layout, name="theta", copy=False):
+        """Vector `name` under a network's layout, where new arrays are made: a Theta; with copy, of memory of its own.
 
         Raises CheckpointError that lists the missing, unused and mis-shaped parameters if the network is another.
         """
         check_index(self.index, layout.index())
         if name not in self.vectors:
             raise CheckpointError(f"Checkpoint: no vector {name!r}; there are {', '.join(sorted(self.vectors))}")
-        return Theta(layout, backend.asarray(self.vectors[name]))
+        flat = backend.asarray(self.vectors[name])
+        return Theta(layout, flat.copy() if copy and isinstance(flat, np.ndarray) else flat)    # a device's is a copy
 
 
 def check_index(got, wanted):

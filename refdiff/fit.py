@@ -62,9 +62,7 @@ class Images:
 
     def __init__(self, dataset, center, classes, config):
         self.images = backend.asarray(dataset.images) - center
-        self.labels = dataset.labels
-        self.classes = classes
-        self.config = config
+        self.labels, self.classes, self.config = dataset.labels, classes, config
 
     def draw(self, key, step):
         """(x0, labels) of a step: every image once per epoch, labels dropped to the null class [CFG alg. 1]."""
@@ -81,7 +79,7 @@ def fit(objective, checkpoint, config, path, progress=True):
     """Run an objective from a checkpoint (step 0: the start) to config.steps; returns the last checkpoint.
 
     checkpoint.vectors holds theta, the moments m and v, every average the objective names, and what
-    else it needs (a teacher). Saved to `path` every save_every steps and at the end. Raises
+    else it needs (a teacher); none of them is changed. Saved to `path` every save_every steps and at the end. Raises
     TrainingDiverged, naming the step, the loss and the last good checkpoint, before theta is touched.
     """
     check_writable(path)
@@ -95,7 +93,8 @@ def fit(objective, checkpoint, config, path, progress=True):
 
     with Workers(config.threads) as workers, tqdm(total=config.steps, initial=checkpoint.step, unit="step",
                                                   desc=objective.kind, disable=not progress) as bar:
-        thetas = ((name, checkpoint.parameters(layout, name)) for name in checkpoint.vectors)
+        ours = () if workers.processes else ("theta", "m", "v", *objective.averages)    # else Steps makes shared copies
+        thetas = ((name, checkpoint.parameters(layout, name, copy=name in ours)) for name in checkpoint.vectors)
         steps = Steps(objective, thetas, config, workers)
         for step in range(checkpoint.step, config.steps):
             loss, norm = steps.gradient(step)

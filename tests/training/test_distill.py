@@ -14,6 +14,7 @@ from refdiff.distill.consistency import (TRAINING, Consistency, ConsistencyConfi
                                          boundary, distil, heun_step, levels, network_teacher, step_probabilities)
 from refdiff.fit import TrainConfig, fit, start
 from refdiff.models import MLP, MLPConfig, UNet, UNetConfig
+from refdiff.parallel import may_fork
 from refdiff.process.level import ve
 from refdiff.rng import Key
 from refdiff.train import train
@@ -198,6 +199,28 @@ def test_every_step_draws_its_own_numbers_again_when_asked():
         assert not np.array_equal(getattr(first, name), getattr(other, name)), name
     z = np.stack([first.eps, other.eps]).reshape(2, -1)
     assert abs(np.corrcoef(z)[0, 1]) < 5 / np.sqrt(z.shape[1])
+
+
+@pytest.mark.parametrize("threads, kind", [(1, "threads"), (2, "threads"), pytest.param(
+    2, "processes", marks=pytest.mark.skipif(not may_fork(), reason="no processes here"))])
+def test_what_a_run_begins_with_is_not_changed_and_only_what_it_changes_is_copied(threads, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("REFDIFF_PARALLEL", kind)
+    it, met = objective(LEVELS, batch=8), {}
+    theta = NET.layout.init(Key(0), np.float64)
+    before = theta.flat.copy()
+    begun = start(it.denoiser, theta, ("ema", "target"), "distillation", {}, 0, teacher=theta.flat.copy())
+    real = it.loss
+
+    def loss(thetas, *rest):
+        met.update(thetas)
+        return real(thetas, *rest)
+    it.loss = loss
+    end = fit(it, begun, replace(it.training, steps=2, threads=threads), tmp_path / "c.h5", progress=False)
+    assert not np.array_equal(end.vectors["theta"], before) and begun.step == 0
+    np.testing.assert_array_equal(theta.flat, before, err_msg="the caller's theta")
+    for name, vector in begun.vectors.items():
+        np.testing.assert_array_equal(vector, 0 if name in ("m", "v") else before, err_msg=name)
+    assert np.shares_memory(met["teacher"].flat, begun.vectors["teacher"]) == (kind == "threads")
 
 
 def test_the_target_and_the_average_follow_theta_at_their_own_decays(tmp_path):
