@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from . import __version__, backend, data, figures, files
+from . import __version__, backend, data, figures, files, parallel
 from . import claims as settling
 from . import orders as ordering
 from . import verify as verifying
@@ -28,6 +28,7 @@ from .golden.commands import golden
 from .info import describe
 from .likelihood import METHODS, TRACES, bound as measure_bound, likelihood as measure_likelihood
 from .models import NetworkOptions, suggest
+from .ops.fast import routed
 from .process.gaussian import VARIANCES
 from .process.likelihood import NotConverged
 from .sample import sample as draw_samples
@@ -35,7 +36,7 @@ from .samplers import SAMPLERS
 from .train import train as run_training
 
 REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged, FloatingPointError,
-            NotConverged)
+            NotConverged, parallel.MemberError)
 
 
 class Refused(click.ClickException):
@@ -55,6 +56,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx):
         try:
+            routed.chosen(), parallel.chosen()          # a misspelt variable is told before any work
             return super().invoke(ctx)
         except BrokenPipeError:                 # the reader of our output left: not ours to report
             raise
@@ -68,6 +70,8 @@ class Commands(click.Group):
 
 def _said(error, command):
     """An error as one line; of the system's about a file, the command and the file before what is wrong with it."""
+    if isinstance(error, parallel.MemberError) and command in ("train", "distill"):
+        return f"{command}: {error}; what was saved is whole, and --resume goes on from the last checkpoint"
     if not isinstance(error, OSError) or error.filename is None or not error.strerror:
         return str(error) or type(error).__name__
     wanted = ("wanted the name of one that is there, as seen from this folder" if isinstance(error, FileNotFoundError)

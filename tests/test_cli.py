@@ -1,5 +1,7 @@
 """The command line end to end: train, distil, sample, evaluate, info; what is refused says what to do."""
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from refdiff.checkpoint import load_checkpoint, save_checkpoint
 from refdiff.cli import main
 from refdiff.denoiser import WEIGHTINGS
 from refdiff.fit import TrainConfig
+from refdiff.ops.fast import routed
+from refdiff.parallel import may_fork
+from refdiff.process.parameterization import LimitError
 from refdiff.sample import sample
+from refdiff.train import DenoisingObjective
 
 SMALL = ["--channels", "8", "--groups", "4", "--batch", "8", "--threads", "1"]
 
@@ -247,6 +253,45 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("refdiff.fit.Steps.gradient", stop)
     result = CliRunner().invoke(main, ["train", "--steps", "2", "--out", str(tmp_path), *SMALL])
     assert result.exit_code == 130 and "--resume" in result.output
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+@pytest.mark.parametrize("end, said", [(lambda: os.kill(os.getpid(), signal.SIGKILL), "died; the system may be out of"),
+                                       (lambda: 1 / 0, "failed: ZeroDivisionError: division by zero")])
+def test_a_process_that_dies_or_fails_in_training_is_one_line_that_says_how_to_go_on(end, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("REFDIFF_PARALLEL", "processes")
+    first, loss = os.getpid(), DenoisingObjective.loss
+
+    def failing(*args):
+        return loss(*args) if os.getpid() == first else end()
+    monkeypatch.setattr(DenoisingObjective, "loss", failing)
+    printed = refdiff("train", "--steps", 2, "--out", tmp_path, *SMALL, "--threads", 2, ok=False)
+    told = [line for line in printed.splitlines() if line.startswith("Error: ")]
+    assert len(told) == 1 and said in told[0] and "--resume goes on from the last checkpoint" in told[0]
+    assert told[0] == printed.splitlines()[-1]
+
+
+@pytest.mark.skipif(not may_fork(), reason="no processes here")
+def test_an_error_that_one_process_would_refuse_is_refused_alike_from_a_member(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFDIFF_PARALLEL", "processes")
+    first, loss = os.getpid(), DenoisingObjective.loss
+
+    def failing(*args):
+        if os.getpid() == first:
+            return loss(*args)
+        raise LimitError("no eps at sigma = 0")
+    monkeypatch.setattr(DenoisingObjective, "loss", failing)
+    printed = refdiff("train", "--steps", 2, "--out", tmp_path, *SMALL, "--threads", 2, ok=False)
+    assert printed.splitlines()[-1] == "Error: no eps at sigma = 0"
+
+
+@pytest.mark.parametrize("name", ["REFDIFF_ROUTES", "REFDIFF_PARALLEL"])
+def test_a_misspelt_variable_is_refused_before_any_work(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(routed, "_chosen", None)
+    monkeypatch.setattr("refdiff.cli.describe", lambda file: 1 / 0)
+    monkeypatch.setenv(name, "thraeds")
+    printed = refdiff("info", tmp_path, ok=False)
+    assert "'thraeds', wanted" in printed and len(printed.splitlines()) == 1
 
 
 def test_images_that_are_not_the_digits_are_measured_in_pixels_alone(tmp_path):
