@@ -13,11 +13,11 @@ from . import backend
 from .models.compat import DeviatingUNet
 from .models.mlp import MLP
 from .models.unet import UNet
-from .nn.blocks import AttentionBlock, Downsample, ResBlock, Upsample
+from .nn.blocks import AttentionBlock, Resample, ResBlock
 from .nn.embedding import Conditioning
 from .nn.layers import Conv2d, GroupNorm, Linear, NormSiLU
 from .ops import (add, attention, concat, conv2d, dropout, embedding, group_norm, linear, norm_silu, silu, sinusoid,
-                  upsample)
+                  upsample_conv2d)
 
 
 def jvp(network, saved, xdot, c_noisedot=None, thetadot=None):
@@ -42,10 +42,11 @@ def _(layer: Linear, saved, xdot, dot):
 
 @_jvp.register
 def _(layer: Conv2d, saved, xdot, dot):
+    op = upsample_conv2d if layer.doubled else conv2d
     if dot is not None:
-        return conv2d.jvp(saved, xdot, dot[layer.w], dot[layer.b])
-    _, w, stride, pad = saved
-    return conv2d.forward(xdot, w, backend.of(w=w).zeros(w.shape[-1], w.dtype), stride, pad)[0]
+        return op.jvp(saved, xdot, dot[layer.w], dot[layer.b])
+    _, w, *options = saved
+    return op.forward(xdot, w, backend.of(w=w).zeros(w.shape[-1], w.dtype), *options)[0]
 
 
 @_jvp.register
@@ -90,14 +91,8 @@ def _(block: AttentionBlock, saved, xdot, embdot, dot):
 
 
 @_jvp.register
-def _(block: Downsample, saved, xdot, embdot, dot):
+def _(block: Resample, saved, xdot, embdot, dot):
     return _jvp(block.conv, saved, xdot, dot)
-
-
-@_jvp.register
-def _(block: Upsample, saved, xdot, embdot, dot):
-    s_up, s_conv = saved
-    return _jvp(block.conv, s_conv, upsample.jvp(s_up, xdot), dot)
 
 
 # ---- what the network is told: (conditioning, saved, c_noisedot, dot)

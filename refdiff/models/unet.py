@@ -149,8 +149,7 @@ class UNet:
         def run(chain, h):
             for block in chain:
                 h, s = block.forward(theta, h, emb, next(mask) if mask and isinstance(block, ResBlock) else None)
-                if keep:
-                    saved.append(s)
+                saved.extend([s] if keep else [])
                 del s                                   # what is not kept is free before the next block begins
             return h
 

@@ -127,14 +127,10 @@ class AttentionBlock:
 
 
 @dataclass(frozen=True)
-class Downsample:
-    """Halve the image by a strided 3x3 convolution."""
+class Resample:
+    """Another size of the image by a 3x3 convolution."""
 
     conv: Conv2d
-
-    @classmethod
-    def make(cls, layout, name, c, config):
-        return cls(Conv2d.make(layout, f"{name}.conv", 3, c, c, stride=2, pad=config.down_pad))
 
     def forward(self, theta, x, emb=None, mask=None):
         return self.conv.forward(theta, x)
@@ -143,21 +139,17 @@ class Downsample:
         return self.conv.backward(saved, dy, grad), 0
 
 
-@dataclass(frozen=True)
-class Upsample:
-    """Double the image by repetition, then a 3x3 convolution."""
+class Downsample(Resample):
+    """Halve the image by a strided 3x3 convolution."""
 
-    conv: Conv2d
+    @classmethod
+    def make(cls, layout, name, c, config):
+        return cls(Conv2d.make(layout, f"{name}.conv", 3, c, c, stride=2, pad=config.down_pad))
+
+
+class Upsample(Resample):
+    """Double the image by repetition, then a 3x3 convolution."""
 
     @classmethod
     def make(cls, layout, name, c):
-        return cls(Conv2d.make(layout, f"{name}.conv", 3, c, c))
-
-    def forward(self, theta, x, emb=None, mask=None):
-        y, s_up = upsample.forward(x)
-        y, s_conv = self.conv.forward(theta, y)
-        return y, (s_up, s_conv)
-
-    def backward(self, saved, dy, grad):
-        s_up, s_conv = saved
-        return upsample.backward(s_up, self.conv.backward(s_conv, dy, grad)), 0
+        return cls(Conv2d.make(layout, f"{name}.conv", 3, c, c, doubled=True))

@@ -9,7 +9,7 @@ and EMA target are one layer object and three thetas.
 from dataclasses import dataclass
 
 from .. import backend
-from ..ops.fast import conv2d, embedding, group_norm, linear, norm_silu
+from ..ops.fast import conv2d, embedding, group_norm, linear, norm_silu, upsample_conv2d
 from ..params import Handle
 from . import init
 
@@ -37,23 +37,26 @@ class Linear:
 
 @dataclass(frozen=True)
 class Conv2d:
-    """y = x * w + b: a k x k convolution of (n, h, w, c)."""
+    """y = x * w + b: a k x k convolution of (n, h, w, c), or of that image doubled by repetition."""
 
     w: Handle
     b: Handle
     stride: int = 1
     pad: str = "same"
+    doubled: bool = False
 
     @classmethod
-    def make(cls, layout, name, k, c, d, stride=1, pad="same", w_init=init.fan_average):
+    def make(cls, layout, name, k, c, d, stride=1, pad="same", doubled=False, w_init=init.fan_average):
         return cls(layout.add(f"{name}.w", (k, k, c, d), w_init), layout.add(f"{name}.b", (d,), init.zeros),
-                   stride, pad)
+                   stride, pad, doubled)
 
     def forward(self, theta, x):
+        if self.doubled:
+            return upsample_conv2d.forward(x, theta[self.w], theta[self.b])
         return conv2d.forward(x, theta[self.w], theta[self.b], stride=self.stride, pad=self.pad)
 
     def backward(self, saved, dy, grad):
-        dx, dw, db = conv2d.backward(saved, dy)
+        dx, dw, db = (upsample_conv2d if self.doubled else conv2d).backward(saved, dy)
         grad[self.w] += dw
         grad[self.b] += db
         return dx

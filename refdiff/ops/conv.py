@@ -107,8 +107,7 @@ def spread(dy, stride):
 def conv2d_jvp(saved, xdot, wdot, bdot):
     """ydot = xdot * w + x * wdot + bdot: the convolution is bilinear."""
     x, w, stride, pad = saved
-    return (conv2d_forward(xdot, w, bdot, stride, pad)[0]
-            + conv2d_forward(x, wdot, 0 * bdot, stride, pad)[0])
+    return conv2d_forward(xdot, w, bdot, stride, pad)[0] + conv2d_forward(x, wdot, 0 * bdot, stride, pad)[0]
 
 
 conv2d = Op("conv2d", conv2d_forward, conv2d_backward, conv2d_jvp,

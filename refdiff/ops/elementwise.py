@@ -6,7 +6,7 @@ derivative and judges the two written beside it.
 import math
 
 from .. import backend
-from .op import Op, sum_pixels, wanted
+from .op import Op, sum_pixels, tangent_of, wanted
 
 
 def sigmoid(x):
@@ -84,16 +84,11 @@ def dropout_forward(x, mask):
 
 
 def dropout_backward(mask, dy):
-    """dx = dy mask."""
+    """dx = dy mask, and ydot = xdot mask."""
     return dy * mask
 
 
-def dropout_jvp(mask, xdot):
-    """ydot = xdot mask."""
-    return xdot * mask
-
-
-dropout = Op("dropout", dropout_forward, dropout_backward, dropout_jvp,
+dropout = Op("dropout", dropout_forward, dropout_backward, dropout_backward,         # its own transpose
              "x[n,h,w,c] mask:constant[n,h,w,c] -> y[n,h,w,c]")
 
 
@@ -112,12 +107,7 @@ def shift_backward(saved, dy):
     return dy, sum_pixels(dy)
 
 
-def shift_jvp(saved, xdot, shiftdot):
-    """ydot = xdot + shiftdot."""
-    return xdot + shiftdot[:, None, None, :]
-
-
-shift = Op("shift", shift_forward, shift_backward, shift_jvp, "x[n,h,w,c] shift[n,c] -> y[n,h,w,c]")
+shift = Op("shift", shift_forward, shift_backward, tangent_of(shift_forward), "x[n,h,w,c] shift[n,c] -> y[n,h,w,c]")
 
 
 # ---- scale-shift (FiLM): y = x (1 + scale) + shift, scale and shift per image and channel

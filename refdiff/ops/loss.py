@@ -42,8 +42,7 @@ def mse_jvp(saved, preddot, targetdot):
     return (2 * scale * r * (preddot - targetdot)).sum()
 
 
-mse = Op("mse", mse_forward, mse_backward, mse_jvp,
-         "pred[n,h,c] target[n,h,c] weight:constant[n] -> loss[]")
+mse = Op("mse", mse_forward, mse_backward, mse_jvp, "pred[n,h,c] target[n,h,c] weight:constant[n] -> loss[]")
 
 
 # ---- pseudo-Huber: L = mean_n w_n (sqrt(|pred - target|^2 + c^2) - c), the norm over the whole row

@@ -74,6 +74,11 @@ class Op:
         return tuple(a for a in axes.split(",") if a)
 
 
+def tangent_of(forward):
+    """The jvp of a linear map: ydot = forward(xdot, ..)."""
+    return lambda saved, *tangents: forward(*tangents)[0]
+
+
 def sum_rows(a):
     """The sum over every axis but the last, as a product with ones: one pass over contiguous memory."""
     rows = a.reshape(-1, a.shape[-1])

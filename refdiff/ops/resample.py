@@ -2,7 +2,8 @@
 import math
 
 from .. import backend
-from .op import Op, check_image, wanted
+from .conv import conv2d
+from .op import Op, check_image, tangent_of, wanted
 
 
 # ---- nearest x2: every pixel becomes a 2x2 block; the transpose sums the block
@@ -27,12 +28,31 @@ def upsample_backward(saved, dy):
     return block_sum(dy)
 
 
-def upsample_jvp(saved, xdot):
-    """ydot = upsample(xdot): the map is linear."""
-    return upsample_forward(xdot)[0]
+upsample = Op("upsample", upsample_forward, upsample_backward, tangent_of(upsample_forward), "x[n,h,w,c] -> y[n,p,q,c]")
 
 
-upsample = Op("upsample", upsample_forward, upsample_backward, upsample_jvp, "x[n,h,w,c] -> y[n,p,q,c]")
+# ---- the same before a convolution, as U-Nets have it: nothing of the doubled image need be kept
+
+def upsample_conv2d_forward(x, w, b):
+    """y = upsample(x) * w + b: x (n,h,w,c), w (k,k,c,d), b (d,), k//2 zeros on every side; y (n,2h,2w,d)."""
+    return conv2d.forward(upsample_forward(x)[0], w, b)[0], (x, w)
+
+
+def upsample_conv2d_backward(saved, dy):
+    """dx = the sum of every 2x2 block of dy * turned(w); dw and db as conv2d's."""
+    x, w = saved
+    dx, dw, db = conv2d.backward((upsample_forward(x)[0], w, 1, "same"), dy)
+    return block_sum(dx), dw, db
+
+
+def upsample_conv2d_jvp(saved, xdot, wdot, bdot):
+    """ydot = upsample(xdot) * w + upsample(x) * wdot + bdot."""
+    x, w = saved
+    return conv2d.jvp((upsample_forward(x)[0], w, 1, "same"), upsample_forward(xdot)[0], wdot, bdot)
+
+
+upsample_conv2d = Op("upsample_conv2d", upsample_conv2d_forward, upsample_conv2d_backward, upsample_conv2d_jvp,
+                     "x[n,h,w,c] w[k,k,c,d] b[d] -> y[n,p,q,d]", sizes={"k": (1, 3), "h": (1, 2, 3), "w": (1, 2, 4)})
 
 
 # ---- 2x average pooling: the mean of every 2x2 block; the transpose is a quarter of the upsampling
@@ -50,12 +70,7 @@ def avg_pool_backward(saved, dy):
     return upsample_forward(0.25 * dy)[0]
 
 
-def avg_pool_jvp(saved, xdot):
-    """ydot = avg_pool(xdot): the map is linear."""
-    return avg_pool_forward(xdot)[0]
-
-
-avg_pool = Op("avg_pool", avg_pool_forward, avg_pool_backward, avg_pool_jvp, "x[n,h,w,c] -> y[n,p,q,c]",
+avg_pool = Op("avg_pool", avg_pool_forward, avg_pool_backward, tangent_of(avg_pool_forward), "x[n,h,w,c] -> y[n,p,q,c]",
               sizes={"h": (2, 4, 6), "w": (2, 4)})
 
 
@@ -74,12 +89,8 @@ def concat_backward(c, dy):
     return dy[..., :c], dy[..., c:]
 
 
-def concat_jvp(c, adot, bdot):
-    """ydot = [adot, bdot]."""
-    return concat_forward(adot, bdot)[0]
-
-
-concat = Op("concat", concat_forward, concat_backward, concat_jvp, "a[n,h,w,c] b[n,h,w,d] -> y[n,h,w,e]")
+concat = Op("concat", concat_forward, concat_backward, tangent_of(concat_forward),
+            "a[n,h,w,c] b[n,h,w,d] -> y[n,h,w,e]")
 
 
 # ---- sinusoidal time embedding: [sin | cos] of t f_k, f_k = P^(-k/(half-1)) or P^(-k/half)

@@ -23,7 +23,8 @@ from refdiff.ops import REGISTRY
 from refdiff.params import Theta
 
 CASES = [case for name in ("ops", "blocks", "networks") for case in store.read_hdf5(store.FOLDER / f"{name}.h5")]
-FUSED = {"norm_silu": ("shift", "group_norm", "scale_shift", "silu")}       # judged by its parts and where it stands
+FUSED = {"norm_silu": ("shift", "group_norm", "scale_shift", "silu"),       # judged by its parts and where it stands
+         "upsample_conv2d": ("upsample", "conv2d")}
 BY_ID = {case.id: case for case in CASES}
 UNETS = [case for case in CASES if case.operation == "network" and case.verdict == "valid"
          and case.inputs["config"]["kind"] == "unet"]

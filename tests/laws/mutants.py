@@ -266,6 +266,9 @@ CONSISTENT = {
     "upsample": {"tiled, not repeated": dict(output=Linear(
         lambda y: np.concatenate([y[:, 0::2], y[:, 1::2]], 1),
         lambda y: np.stack(np.split(y, 2, 1), 2).reshape(y.shape)))},
+    "upsample_conv2d": {"kernel transposed in space": dict(inputs={1: swapped(0, 1)}),
+                        "convolution for correlation": dict(inputs={1: flipped(0, 1)}),
+                        "bias subtracted": dict(inputs={2: times(-1)})},
     "avg_pool": {"sum for mean": dict(output=times(4))},
     "concat": {"second first": dict(output=Linear(lambda y: np.roll(y, 1, -1), lambda y: np.roll(y, -1, -1)))},
     "sinusoid": {"the other denominator": dict(options=option("denominator", other_of("half", "half-1"))),

@@ -8,7 +8,7 @@ An op without a faster route is the plain one itself.
 from .. import (add, avg_pool, concat, dropout, embedding, scale_shift, shift, silu, sinusoid,  # noqa: F401
                 upsample)
 from .attention import attention  # noqa: F401
-from .conv import conv2d  # noqa: F401
+from .conv import conv2d, upsample_conv2d  # noqa: F401
 from .linear import linear  # noqa: F401
 from .norm import group_norm, norm_silu  # noqa: F401
 from .routed import Routed, use  # noqa: F401

@@ -9,6 +9,7 @@ Which is faster was measured: `refdiff bench --only ops`.
 import numpy as np
 
 from .. import conv2d as plain
+from .. import upsample, upsample_conv2d as plain_upsample_conv2d
 from ..conv import PADS, check_conv2d
 from ..op import sum_rows
 from . import winograd
@@ -172,10 +173,13 @@ def _winograd_can(w, stride, pad):
     return w.shape[0] == 3 and stride == 1 and pad == "same"
 
 
-def _winograd_pays(x, c, d):
-    """Enough channels to pay for the transforms of c, less for those of d, and enough tiles for the kernel's."""
+def _winograd_pays(x, c, d, step=4):
+    """Enough channels to pay for the transforms of c, less for those of d, and enough tiles for the kernel's.
+
+    Between tiles of x are `step` pixels.
+    """
     n, h, wd, _ = x.shape
-    return c >= WINOGRAD[0] and d >= WINOGRAD[1] and n * -(-h // 4) * -(-wd // 4) >= WINOGRAD[2]
+    return c >= WINOGRAD[0] and d >= WINOGRAD[1] and n * -(-h // step) * -(-wd // step) >= WINOGRAD[2]
 
 
 def pointwise_forward(x, w, b, stride=1, pad="same"):
@@ -218,6 +222,47 @@ def host_backward(saved, dy):
     return (winograd_backward if _winograd_pays(x, d, c) else blocked_backward)(saved, dy)
 
 
+def doubled_forward(x, w, b):
+    """upsample_conv2d's forward: conv2d's of the doubled image."""
+    return host_forward(upsample.forward(x)[0], w, b)[0], (x, w)
+
+
+def doubled_backward(saved, dy):
+    """upsample_conv2d's backward, likewise."""
+    x, w = saved
+    dx, dw, db = host_backward((upsample.forward(x)[0], w, 1, "same"), dy)
+    return upsample.backward(None, dx), dw, db
+
+
+def winograd_doubled_forward(x, w, b):
+    """upsample_conv2d's forward by F(4x4, 3x3) of the image as it is; of other kernels, of the doubled one."""
+    check_conv2d(x, w, b, 1, "same")
+    if not _winograd_can(w, 1, "same"):
+        return doubled_forward(x, w, b)
+    return winograd.forward(x, w, b, doubled=True), (x, w)
+
+
+def winograd_doubled_backward(saved, dy):
+    """upsample_conv2d's backward, likewise."""
+    x, w = saved
+    return winograd.backward(x, w, dy, doubled=True) if _winograd_can(w, 1, "same") else doubled_backward(saved, dy)
+
+
+def host_doubled_forward(x, w, b):
+    """upsample_conv2d's forward by the faster route."""
+    pays = x.ndim == w.ndim == 4 and w.shape[0] > 1 and _winograd_pays(x, *w.shape[2:], step=2)
+    return (winograd_doubled_forward if pays else doubled_forward)(x, w, b)
+
+
+def host_doubled_backward(saved, dy):
+    """upsample_conv2d's backward by the faster route."""
+    x, w = saved
+    pays = w.shape[0] > 1 and _winograd_pays(x, w.shape[3], w.shape[2], step=2)
+    return (winograd_doubled_backward if pays else doubled_backward)(saved, dy)
+
+
 plain.routes["blocked"] = (blocked_forward, blocked_backward)
 plain.routes["winograd"] = (winograd_forward, winograd_backward)
 conv2d = Routed(plain, host=(host_forward, host_backward))
+plain_upsample_conv2d.routes["winograd"] = (winograd_doubled_forward, winograd_doubled_backward)
+upsample_conv2d = Routed(plain_upsample_conv2d, host=(host_doubled_forward, host_doubled_backward))

@@ -324,6 +324,18 @@ def upsample_backward(saved, dy):
     return block_sum(dy)
 
 
+def upsample_conv2d_forward(x, w, b):
+    """y = upsample(x) * w + b."""
+    return conv2d_forward(plain_upsample.forward(x)[0], w, b)[0], (x, w)
+
+
+def upsample_conv2d_backward(saved, dy):
+    """dx, dw, db."""
+    x, w = saved
+    dx, dw, db = conv2d_backward((plain_upsample.forward(x)[0], w, 1, "same"), dy)
+    return block_sum(dx), dw, db
+
+
 # ---- joining, looking up, waves: the plain maps without what a graph cannot hold
 
 def concat_forward(a, b):
@@ -369,5 +381,6 @@ DEVICE = {"conv2d": (conv2d_forward, conv2d_backward), "linear": (linear_forward
           "shift": (shift_forward, shift_backward), "scale_shift": (scale_shift_forward, scale_shift_backward),
           "avg_pool": (avg_pool_forward, plain_avg_pool.backward),
           "upsample": (plain_upsample.forward, upsample_backward),
+          "upsample_conv2d": (upsample_conv2d_forward, upsample_conv2d_backward),
           "concat": (concat_forward, plain_concat.backward), "embedding": (embedding_forward, embedding_backward),
           "sinusoid": (sinusoid_forward, plain_sinusoid.backward)}

@@ -16,6 +16,7 @@ The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 1
 of the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the
 whole of the tiles that see it.
 """
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -36,10 +37,35 @@ G = np.array([[6, 0, 0], [-4, -4, -4], [1, 2, 4], [-4, 4, -4], [1, -2, 4], [0, 0
 A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, 2, -1, -2, 0], [0, 1, 4, 1, 4, 0], [0, 1, 8, -1, -8, 1]])    # A'
 
 
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A convolution y = x * w, alone or with an image doubled by repetition, as tiles of y made of tiles of x."""
+    size: int           # of a tile of x
+    step: int           # between tiles of x
+    out: int            # size of a tile of y, and between them
+    B: np.ndarray       # B', points by size
+    G: np.ndarray       # points by 3
+    A: np.ndarray       # A', out by points
+
+
+# Pixels of a doubled x are alike by twos, but for the first and the last of a tile of six; its tiles have nothing at
+# -1: the rest are 25 products of tiles 4x4. Nor does -1 count for sums by twos of y, the transpose of doubling.
+TWICE = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+BY_TWOS = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+REST = [0, 1, 2, 4, 5]
+SAME = Form(6, 4, 4, B, G, A)                                               # y = x * w
+DOUBLED = Form(4, 2, 4, (B @ TWICE)[REST], G[REST], A[:, REST])             # y = doubled(x) * w
+SUMMED = Form(6, 4, 2, B[REST], G[REST], (BY_TWOS @ A)[:, REST])            # y = sums by twos of x * w
+
+
 @lru_cache
-def matrices(dtype):
-    """G (x) G (36, 9), A' (x) A' (16, 36) and its transpose."""
-    return [np.kron(*pair).astype(dtype) for pair in ((G, G), (A, A), (A.T, A.T))]
+def matrices(form, dtype):
+    """B' (x) B', G (x) G, A' (x) A' and its transpose; G' (x) G' with rows reversed: for a flipped kernel's cotangent.
+
+    SAME: (36, 36), (36, 9), (16, 36), (36, 16), (9, 36).
+    """
+    B, G, A = (np.kron(a, a) for a in (form.B, form.G, form.A))
+    return [a.astype(dtype, order="C") for a in (B, G, A, A.T, G.T[::-1])]
 
 
 @lru_cache
@@ -49,19 +75,13 @@ def halves(dtype):
     At opposite points the even rows of a tile add up to the same, and the odd ones to opposites.
     """
     parts = (slice(0, 3), 0), (slice(1, 3), 1), (slice(5, 6), 1)
-    return [np.kron(B[points, rows::2], B).astype(dtype) for points, rows in parts]
+    return [np.kron(SAME.B[points, rows::2], SAME.B).astype(dtype) for points, rows in parts]
 
 
 @lru_cache
 def one_tile(h, w, dtype):
     """B' (x) B' (36, h w) of images that are one tile or less: what pads them is zero."""
-    return np.kron(B[:, 1:h + 1], B[:, 1:w + 1]).astype(dtype)
-
-
-@lru_cache
-def to_turned(dtype):
-    """G' (x) G' (9, 36), the rows reversed: from the transformed kernel's cotangent to that of the flipped kernel."""
-    return np.kron(G, G).T[::-1].astype(dtype, order="C")
+    return np.kron(SAME.B[:, 1:h + 1], SAME.B[:, 1:w + 1]).astype(dtype)
 
 
 def blocks(n, th, tw, w):
@@ -76,10 +96,11 @@ def blocks(n, th, tw, w):
     return [(slice(i, i + 1), slice(r, min(r + rows, th))) for i in range(n) for r in range(0, th, rows)]
 
 
-def kernel(w, name=None):
+def kernel(w, form, name=None):
     """G w G' of every pair of channels, (36, c, d), in scratch of this name, or in new memory."""
     _, _, c, d = w.shape
-    return transform(matrices(w.dtype)[0], w.reshape(9, c * d), apart(name, 36, (c, d), w.dtype))
+    matrix = matrices(form, w.dtype)[1]
+    return transform(matrix, w.reshape(9, c * d), apart(name, len(matrix), (c, d), w.dtype))
 
 
 def transform(matrix, tiles, out):
@@ -91,22 +112,28 @@ def transform(matrix, tiles, out):
     return out
 
 
-def input_tiles(x, images, rows, tw, out):
+def input_tiles(x, images, rows, tw, form, out):
     """out[36, tiles, c] = B' X B of every tile of a block."""
     x = x[images]
     n, h, w, c = x.shape
-    if max(h, w) <= 4:
+    if form is SAME and max(h, w) <= 4:
         tiles = scratch("tiles", (h, w, n, c), x.dtype)
         np.copyto(tiles, x.transpose(1, 2, 0, 3))
         return transform(one_tile(h, w, x.dtype), tiles, out)
-    top, t = 4 * rows.start - 1, rows.stop - rows.start
-    first, stop = max(top, 0), min(top + 4 * t + 2, h)                      # the rows of x that the tiles see
-    xpad = scratch("pad", (n, 4 * t + 2, 4 * tw + 2, c), x.dtype)
+    step, top, t = form.step, form.step * rows.start - 1, rows.stop - rows.start
+    height, width = (step * (k - 1) + form.size for k in (t, tw))
+    first, stop = max(top, 0), min(top + height, h)                         # the rows of x that the tiles see
+    xpad = scratch("pad", (n, height, width, c), x.dtype)
     xpad[:, :first - top] = xpad[:, stop - top:] = xpad[:, :, :1] = xpad[:, :, w + 1:] = 0
     xpad[:, first - top:stop - top, 1:w + 1] = x[:, first:stop]
     sn, sh, sw, sc = xpad.strides
-    tiles, shape = apart("tiles", 36, (n, t, tw, c), x.dtype), (2, 3, 6, n, t, tw, c)         # even rows, then odd
-    np.copyto(tiles.reshape(shape), overlapping(xpad, shape, (sh, 2 * sh, sw, sn, 4 * sh, 4 * sw, sc)))
+    tiles, strides = apart("tiles", form.size ** 2, (n, t, tw, c), x.dtype), (sw, sn, step * sh, step * sw, sc)
+    if form is not SAME:
+        shape = form.size, form.size, n, t, tw, c
+        np.copyto(tiles.reshape(shape), overlapping(xpad, shape, (sh, *strides)))
+        return transform(matrices(form, x.dtype)[0], tiles, out)
+    shape = 2, 3, 6, n, t, tw, c                                            # even rows, then odd ones
+    np.copyto(tiles.reshape(shape), overlapping(xpad, shape, (sh, 2 * sh, *strides)))
     even, odd, last = halves(x.dtype)
     transform(even, tiles[:18], out[:18])
     at_one_and_two = transform(odd, tiles[18:], apart("odd", 12, out.shape[1:], x.dtype))
@@ -116,10 +143,10 @@ def input_tiles(x, images, rows, tw, out):
     return out
 
 
-def split(image):
-    """(n, 4 t, 4 s, c) seen as (n, t, 4, s, 4, c)."""
+def split(image, p):
+    """(n, p t, p s, c) seen as (n, t, p, s, p, c)."""
     n, h, w, c = image.shape
-    return image.reshape(n, h // 4, 4, w // 4, 4, c)
+    return image.reshape(n, h // p, p, w // p, p, c)
 
 
 def cuts(n, c, other):
@@ -135,46 +162,48 @@ def cuts(n, c, other):
     return [slice(i, min(i + size, c)) for i in range(0, c, size)]
 
 
-def forward(x, w, b):
-    """y = x * w + b for w (3, 3, c, d), one pixel of zeros around x; any height and width."""
-    return sweep(x, w, b)[0]
+def forward(x, w, b, doubled=False):
+    """y = x * w + b for w (3, 3, c, d), one pixel of zeros around x; any height and width. doubled: x by repetition."""
+    return sweep(x, w, b, DOUBLED if doubled else SAME)[0]
 
 
-def backward(x, w, dy):
+def backward(x, w, dy, doubled=False):
     """dx, dw, db: dx = dy * turned(w) is a convolution again, and <dx, x> as a function of turned(w) tells dw."""
-    dx, dw = sweep(dy, w[::-1, ::-1].swapaxes(2, 3), None, x)
+    dx, dw = sweep(dy, w[::-1, ::-1].swapaxes(2, 3), None, SUMMED if doubled else SAME, x)
     return dx, dw, sum_rows(dy)
 
 
-def sweep(x, w, b, other=None):
+def sweep(x, w, b, form, other=None):
     """y = x * w + b, block by block; for an `other` of y's shape also d<y, other>/dw, turned: flipped, axes swapped."""
     n, h, wd, c = x.shape
-    d, th, tw = w.shape[3], -(-h // 4), -(-wd // 4)
+    d, th, tw, p = w.shape[3], -(-h // form.step), -(-wd // form.step), form.out
     todo, some = blocks(n, th, tw, w), cuts(n * th * tw, d, c)
-    whole = kernel(w) if len(some) == 1 else None                           # (36, c, d)
-    y, dw = np.empty((n, h, wd, d), x.dtype), None
+    whole = kernel(w, form) if len(some) == 1 else None                     # (36, c, d)
+    entries, to_turned = len(form.B) ** 2, matrices(form, x.dtype)[4]
+    y, dw = np.empty((n, h * p // form.step, wd * p // form.step, d), x.dtype), None
     if other is not None:
         dw = (np.empty if todo else np.zeros)((3, 3, d, c), x.dtype)
     for images, rows in todo:
         many = (images.stop - images.start) * (rows.stop - rows.start) * tw
-        u = input_tiles(x, images, rows, tw, apart("input", 36, (many, c), x.dtype))
+        u = input_tiles(x, images, rows, tw, form, apart("input", entries, (many, c), x.dtype))
+        at = images, slice(p * rows.start, p * rows.stop)
         for s in some:
-            small = kernel(w[..., s], "kernel") if whole is None else whole
-            m = product(u, small, apart("product", 36, (many, small.shape[2]), x.dtype))
-            output_tiles(m, rows, tw, b if b is None else b[s], y[images, 4 * rows.start:4 * rows.stop, :, s])
+            small = kernel(w[..., s], form, "kernel") if whole is None else whole
+            m = product(u, small, apart("product", entries, (many, small.shape[2]), x.dtype))
+            output_tiles(m, rows, tw, b if b is None else b[s], form, y[(*at, slice(None), s)])
             if other is None:
                 continue
-            dm = output_cotangents(other[images, 4 * rows.start:4 * rows.stop, :, s], rows, tw, m)
-            dsmall = scratch("kernel's", (36, m.shape[2], c), x.dtype)
+            dm = output_cotangents(other[(*at, slice(None), s)], rows, tw, form, m)
+            dsmall = scratch("kernel's", (entries, m.shape[2], c), x.dtype)
             if images.start == rows.start == 0:
                 sum_tiles(dm, u, dsmall)
             else:
                 dsmall += sum_tiles(dm, u, scratch("kernel's part", dsmall.shape, x.dtype))
             if images.stop == n and rows.stop == th:
                 if whole is None:
-                    dw[:, :, s] = transform(to_turned(x.dtype), dsmall, scratch("dw", (3, 3, m.shape[2], c), x.dtype))
+                    dw[:, :, s] = transform(to_turned, dsmall, scratch("dw", (3, 3, m.shape[2], c), x.dtype))
                 else:
-                    transform(to_turned(x.dtype), dsmall, dw)
+                    transform(to_turned, dsmall, dw)
     return y, dw
 
 
@@ -192,30 +221,28 @@ def sum_tiles(dm, u, out):
     return product(dm.swapaxes(1, 2), u, out, (64, 32))
 
 
-def output_tiles(m, rows, tw, b, y):
+def output_tiles(m, rows, tw, b, form, y):
     """y = A' M A + b of every tile of a block."""
-    n, h, w, d = y.shape
-    t = rows.stop - rows.start
-    tiles = transform(matrices(m.dtype)[1], m, apart("tiles", 16, (n, t, tw, d), m.dtype))
-    tiles = tiles.reshape(4, 4, n, t, tw, d).transpose(2, 3, 0, 4, 1, 5)    # (n, t, 4, tw, 4, d)
-    if h < 4 * t or w < 4 * tw:                                             # less of the last tiles
-        tiles = tiles.reshape(n, 4 * t, 4 * tw, d)[:, :h, :w]
+    (n, h, w, d), t, p = y.shape, rows.stop - rows.start, form.out
+    tiles = transform(matrices(form, m.dtype)[2], m, apart("tiles", p * p, (n, t, tw, d), m.dtype))
+    tiles = tiles.reshape(p, p, n, t, tw, d).transpose(2, 3, 0, 4, 1, 5)    # (n, t, p, tw, p, d)
+    if h < p * t or w < p * tw:                                             # less of the last tiles
+        tiles = tiles.reshape(n, p * t, p * tw, d)[:, :h, :w]
     else:
-        y = split(y)
+        y = split(y, p)
     if b is None:
         np.copyto(y, tiles)
     else:
         np.add(tiles, b, out=y)
 
 
-def output_cotangents(dy, rows, tw, out):
+def output_cotangents(dy, rows, tw, form, out):
     """out[36, tiles, d] = A dY A' of every tile of a block: the adjoint of output_tiles."""
-    n, h, w, d = dy.shape
-    t = rows.stop - rows.start
-    if h < 4 * t or w < 4 * tw:                                             # zeros beyond the image
-        whole = np.zeros((n, 4 * t, 4 * tw, d), dy.dtype)
+    (n, h, w, d), t, p = dy.shape, rows.stop - rows.start, form.out
+    if h < p * t or w < p * tw:                                             # zeros beyond the image
+        whole = np.zeros((n, p * t, p * tw, d), dy.dtype)
         whole[:, :h, :w] = dy
         dy = whole
-    tiles = apart("tiles", 16, (n, t, tw, d), dy.dtype)
-    np.copyto(tiles.reshape(4, 4, n, t, tw, d), split(dy).transpose(2, 4, 0, 1, 3, 5))
-    return transform(matrices(dy.dtype)[2], tiles, out)
+    tiles = apart("tiles", p * p, (n, t, tw, d), dy.dtype)
+    np.copyto(tiles.reshape(p, p, n, t, tw, d), split(dy, p).transpose(2, 4, 0, 1, 3, 5))
+    return transform(matrices(form, dy.dtype)[3], tiles, out)
