@@ -75,7 +75,7 @@ def _group_means(sums, groups, hw):
 
 def _wide(a, pixels):
     """(.., 1, c) -> (.., 1, pixels c): the factors of a row of pixels."""
-    return np.repeat(a, pixels, axis=-2).reshape(*a.shape[:-1], -1)
+    return a.repeat(pixels, -2).reshape(*a.shape[:-1], -1)
 
 
 def _chunks(cut, first, *others):
