@@ -23,7 +23,8 @@ from .ops import (add, attention, concat, conv2d, dropout, embedding, group_norm
 def jvp(network, saved, xdot, c_noisedot=None, thetadot=None):
     """The derivative of F(theta, x, c_noise) along (xdot [n, ...], c_noisedot (n,), thetadot a Theta): Fdot [n, ...].
 
-    saved is what network.forward returned. Raises TypeError for a network that has no forward mode here.
+    saved is what network.forward returned. Raises TypeError for a network that has no forward mode here, ValueError
+    where the forward kept nothing.
     """
     return _jvp(network, saved, xdot, c_noisedot, thetadot)
 
@@ -116,6 +117,9 @@ def _still(xdot):
 
 @_jvp.register
 def _(net: UNet, saved, xdot, c_noisedot, dot):
+    if not saved:
+        raise ValueError("jvp: this forward saved nothing (keep=False), or a backward with keep=False has used it up; "
+                         "run the forward again")
     s = iter(saved)                                                             # in the order of the forward
     embdot = _jvp(net.conditioning, next(s), _still(xdot) if c_noisedot is None else c_noisedot, dot)
 

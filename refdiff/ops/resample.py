@@ -34,7 +34,7 @@ upsample = Op("upsample", upsample_forward, upsample_backward, tangent_of(upsamp
 # ---- the same before a convolution, as U-Nets have it: nothing of the doubled image need be kept
 
 def upsample_conv2d_forward(x, w, b):
-    """y = upsample(x) * w + b: x (n,h,w,c), w (k,k,c,d), b (d,), k//2 zeros on every side; y (n,2h,2w,d)."""
+    """y = upsample(x) * w + b: x (n,h,w,c), w (k,k,c,d) with k odd, b (d,); y (n,2h,2w,d), k//2 zeros around."""
     return conv2d.forward(upsample_forward(x)[0], w, b)[0], (x, w)
 
 

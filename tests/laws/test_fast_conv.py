@@ -109,6 +109,7 @@ def test_float64_and_mixed_types_take_the_plain_route(monkeypatch):
     np.testing.assert_array_equal(conv2d.forward(x, w, b)[0], plain.forward(x, w, b)[0])
     assert conv2d.forward(x.astype(np.float32), w, b)[0].dtype == np.float64
     assert conv2d.forward(x=x, w=w, b=b)[0].dtype == np.float64
+    assert conv2d.forward(x.astype(np.float32), w=w, b=b)[0].dtype == np.float64
     small = [a.astype(np.float32) for a in (x, w, b)]
     np.testing.assert_array_equal(conv2d.forward(x.astype(np.uint8), *small[1:])[0],
                                   plain.forward(x.astype(np.uint8), *small[1:])[0])

@@ -111,6 +111,13 @@ def test_a_mean_whose_square_overflows_is_taken_away_first():
         assert np.abs(got[name] - want[name]).max() < 1e-4 * np.abs(want[name]).max()
 
 
+def test_a_scalar_of_numpy_among_the_options_is_no_array():
+    inputs, _, groups = arrays((2, 4, 4, 8, 2), np.float32)
+    y, _ = norm.norm_silu.forward(*inputs, groups=np.int64(groups), eps=np.float64(1e-6))
+    np.testing.assert_array_equal(y, norm.norm_silu_forward(*inputs, groups=groups)[0])
+    assert y.dtype == np.float32
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_operator_sign_or_number_of_the_route_can_change_unseen(monkeypatch):
     for op, pair in zip((group_norm, norm_silu), HOST):           # a changed module registers its own

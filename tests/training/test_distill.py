@@ -13,6 +13,7 @@ from refdiff.denoiser import Denoiser, DenoiserConfig
 from refdiff.distill.consistency import (TRAINING, Consistency, ConsistencyConfig, ConsistencyObjective, Jumps,
                                          boundary, distil, heun_step, levels, network_teacher, step_probabilities)
 from refdiff.fit import TrainConfig, fit, start
+from refdiff.losses import denoising_loss
 from refdiff.models import MLP, MLPConfig, UNet, UNetConfig
 from refdiff.parallel import may_fork
 from refdiff.process.level import ve
@@ -178,6 +179,36 @@ def test_student_teacher_and_target_see_the_labels_each_with_its_own_theta(dista
     assert loss == pytest.approx(wanted(labels, labels, labels), rel=1e-10)
     for others in ((None, labels, labels), (labels, None, labels), (labels, labels, None)):
         assert abs(wanted(*others) / loss - 1) > 1e-6
+
+
+def test_only_what_a_backward_follows_is_kept():
+    """The network is asked to keep nothing by the teacher, the target and samplers; but by losses and derivatives."""
+    denoiser, asked = Denoiser(NET, DenoiserConfig(sigma_data=0.7)), []
+
+    class Watched:
+        layout, config = NET.layout, NET.config
+
+        def forward(self, theta, x, c_noise, labels=None, masks=None, keep=True):
+            asked.append(keep)
+            return NET.forward(theta, x, c_noise, labels, masks)
+
+        def backward(self, saved, dF, grad, keep=True):
+            return NET.backward(saved, dF, grad)
+
+    denoiser.network = Watched()
+    theta, x = NET.layout.init(Key(1), np.float64), Key(2).normal((3, 2))
+    function = Consistency(denoiser, 0.02)
+    it = ConsistencyObjective(function, network_teacher(denoiser), None, LEVELS, TrainConfig(batch=3))
+    jumps = Jumps(x, x, np.full(3, 2.0), np.full(3, 1.0), None)
+    it.loss(dict.fromkeys(("theta", "target", "teacher"), theta), jumps, slice(0, 3), theta.zeros_like(), 1.0)
+    assert asked == [False, False, False, True]                                 # Heun's two, the target, the student
+    asked.clear()
+    denoiser.bind(theta)(x, ve(2.0))
+    function.bind(theta)(x, 2.0)
+    assert asked == [False, False]
+    denoising_loss(denoiser, theta, x, ve(np.full(3, 2.0)), x, grad=theta.zeros_like())
+    denoiser.linearise(theta, by="vjp")(x, ve(2.0))
+    assert asked[2:] == [True, True]
 
 
 def test_the_steps_drawn_are_neighbours_with_the_probabilities_of_the_normal_law():

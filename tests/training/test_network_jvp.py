@@ -5,6 +5,7 @@ from planted import mutant
 from test_networks import NETWORKS, points
 
 from refdiff import tangent
+from refdiff.models import UNet, UNetConfig
 from refdiff.rng import Key
 
 H = 2.0 ** -100             # of the complex step: h^2 is lost in rounding, so its derivative is exact
@@ -116,3 +117,12 @@ def test_every_mutant_is_killed(name, old, new):
     module = mutant("tangent", (old, new))
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check_complex_step(module, name)
+
+
+def test_a_forward_that_kept_nothing_is_refused():
+    net = UNet(UNetConfig(image_size=4, in_channels=1, out_channels=1, channels=4, multipliers=(1,), blocks=1,
+                          attention=(), groups=2, dropout=0.0))
+    x = np.ones((1, 4, 4, 1))
+    _, saved = net.forward(net.layout.init(Key(0), np.float64), x, np.ones(1), keep=False)
+    with pytest.raises(ValueError, match="saved nothing"):
+        tangent.jvp(net, saved, x)

@@ -105,7 +105,7 @@ def _statistics(x, e, pixels, groups, eps, work):
     if steep.any():
         np.subtract(x, _wide(centre, pixels), out=work)
         var = np.where(steep, _group_means(_sum_pixels(np.square(work, out=work), c), groups, hw), var)
-    return centre, 1 / np.sqrt(var + eps)
+    return centre, 1 / np.sqrt(var + float(eps))
 
 
 def group_norm_forward(x, gamma, beta, groups=32, eps=1e-6):

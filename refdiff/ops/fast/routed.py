@@ -48,7 +48,7 @@ class Routed:
     def _route(self, values):
         """The route that serves the arrays among these: (forward, backward)."""
         if chosen() == "fast" and (self.host or self.device):
-            arrays = [a for a in values if hasattr(a, "dtype")]
+            arrays = [a for a in values if hasattr(a, "dtype") and not isinstance(a, np.generic)]      # eps is none
             if arrays and type(arrays[0]) is np.ndarray:
                 dtypes = [a.dtype for a in arrays]
                 if self.host and dtypes.count(FLOAT32) == len(dtypes):

@@ -208,7 +208,7 @@ def sweep(x, w, b, form, other=None):
 
 
 def product(u, v, out, widths=(64,)):
-    """out[i] = u[i] v[i] of all 36 entries, 64 columns of v (or 32) at a time where OpenBLAS then packs neither."""
+    """out[i] = u[i] v[i] of all entries, 64 columns of v (or 32) at a time where OpenBLAS then packs neither."""
     (e, rows, inner), columns = u.shape, v.shape[2]
     width = next((k for k in widths if columns % k == 0 and rows * inner * k <= SMALL), columns)
     parts = [a.reshape(e, -1, columns // width, width).swapaxes(1, 2) for a in (v, out)]
