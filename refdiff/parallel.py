@@ -28,6 +28,7 @@ import threadpoolctl
 
 from . import backend
 
+MOST = 1024                         # threads, whatever the cores: a run may go on where there are fewer of those
 END = b"!"                          # what dismisses a member: no request, since those are numbers of 8 bytes
 # Kinds of errors that are raised in the first as in a member: those that can be made of a message.
 KEPT = {kind.__name__: kind for kind in (ValueError, OSError, FloatingPointError, MemoryError, KeyError, IndexError,
@@ -80,9 +81,8 @@ class Workers:
     """`with Workers(2) as workers: workers.map(f, items)`. threads = 0: one per core, or one for a device."""
 
     def __init__(self, threads=0):
-        most = max(64, 8 * cores())
-        if not isinstance(threads, Integral) or not 0 <= threads <= most:
-            raise ValueError(f"threads is {threads}, wanted a whole number from 1 to {most}, or 0 for one per core")
+        if not isinstance(threads, Integral) or not 0 <= threads <= MOST:
+            raise ValueError(f"threads is {threads}, wanted a whole number from 1 to {MOST}, or 0 for one per core")
         self.threads = int(threads) or (cores() if backend.name() == "numpy" else 1)
         self.processes = may_fork() and self.threads > 1
         self._teams = None                                                      # until `with`, and after it
@@ -212,8 +212,11 @@ class Team:
             return array("d", [self.function(i, *array("d", request))]).tobytes()
         except BaseException as error:                                          # sys.exit too
             kind = next((kind for kind in type(error).__mro__ if KEPT.get(kind.__name__) is kind), type(error))
-            said = error.args[0] if isinstance(error, KeyError) and error.args else error       # str() would quote it
-            return json.dumps([kind.__name__, str(said), traceback.format_exc()]).encode()
+            try:
+                said = error.args[0] if isinstance(error, KeyError) and error.args else error   # str() would quote it
+                return json.dumps([kind.__name__, str(said), traceback.format_exc()]).encode()
+            except Exception:                                                   # its own str() fails, say
+                return json.dumps([kind.__name__, "", "no traceback could be written"]).encode()
 
 
 @contextmanager
@@ -231,7 +234,8 @@ def _raise(child, kind, said, trace):
     trace = MemberError(f"in the process number {child}:\n{trace}")
     if kind in KEPT:
         raise KEPT[kind](said) from trace
-    raise MemberError(f"a process of this run (number {child}) failed: {kind}" + f": {said}" * bool(said)) from trace
+    lines = said.strip().splitlines()                                           # the others are in the cause
+    raise MemberError(": ".join([f"a process of this run (number {child}) failed", kind, *lines[:1]])) from trace
 
 
 def by_rows(function, workers, rows=None):

@@ -115,7 +115,8 @@ def test_an_error_of_a_member_is_of_the_same_kind_and_says_the_same(error, kind_
 
 
 @pytest.mark.parametrize("error, said", [(SystemExit(3), "SystemExit: 3"), (KeyboardInterrupt(), "KeyboardInterrupt"),
-                                         (RuntimeError("odd"), "RuntimeError: odd")])
+                                         (RuntimeError("odd"), "RuntimeError: odd"),
+                                         (RuntimeError("\nodd\nat work_of_a_part"), "RuntimeError: odd")])
 @processes
 def test_any_other_error_of_a_member_is_one_line_with_its_traceback_as_the_cause(error, said):
     def work_of_a_part(i):
@@ -130,6 +131,24 @@ def test_any_other_error_of_a_member_is_one_line_with_its_traceback_as_the_cause
             team()
     assert str(raised.value) == f"a process of this run (number {child}) failed: {said}"
     assert "work_of_a_part" in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("base, wanted, said", [(ValueError, ValueError, "^$"),
+                                                (RuntimeError, MemberError, "failed: Speechless$")])
+@processes
+def test_an_error_that_cannot_be_told_is_not_the_death_of_a_member(base, wanted, said):
+    class Speechless(base):
+        def __str__(self):
+            raise AttributeError("no message")
+
+    def work(i):
+        if i:
+            raise Speechless
+        return 0.0
+
+    with Workers(2) as workers:
+        with pytest.raises(wanted, match=said):
+            workers.team(work, 2)()
 
 
 @pytest.mark.parametrize("error", [EOFError, ConnectionResetError, BrokenPipeError])
@@ -223,6 +242,13 @@ def test_a_worker_for_every_core_that_this_process_may_use(monkeypatch):
         assert Workers().threads == len(allowed) and Workers(np.int64(2)).threads == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     assert Workers().threads == os.cpu_count()
+
+
+def test_a_run_of_many_threads_may_go_on_where_there_are_fewer_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    assert Workers(96).threads == 96 and Workers(1024).threads == 1024
+    with pytest.raises(ValueError, match="threads is 1025, wanted a whole number from 1 to 1024"):
+        Workers(1025)
 
 
 def test_a_misspelt_choice_of_threads_or_processes_is_refused(monkeypatch):
