@@ -95,12 +95,16 @@ class Workers:
         return self
 
     def __exit__(self, *error):
-        for team in list(self._teams):
-            team.close()
-        self._teams = None
-        if self._pool:
-            self._pool.shutdown()
-        self._blas.restore_original_limits()
+        try:
+            for team in list(self._teams):
+                team.close()
+        finally:                                                                # of a second Ctrl-C too
+            self._teams = None
+            try:
+                if self._pool:
+                    self._pool.shutdown()
+            finally:
+                self._blas.restore_original_limits()
 
     def map(self, function, items):
         """[function(item) for item in items], side by side in threads; one by one in a member, which has none."""
@@ -281,16 +285,19 @@ def by_rows(function, workers, rows=None):
 
 
 def _dismiss(others, owner):
-    """Ask the processes to end, and wait until they have gone."""
+    """Ask the processes to end, all of them before the first is waited for, and wait until they have gone."""
     if os.getpid() != owner:
         return
+    children = []
     while others:
         child, pipe = others.pop()
+        children.append(child)
         try:
             pipe.send_bytes(END)
         except OSError:
             pass                                                                # it has gone already
         pipe.close()
+    for child in children:
         try:
             os.waitpid(child, 0)
         except ChildProcessError:

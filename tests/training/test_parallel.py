@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from refdiff.parallel import MemberError, Workers, by_rows, may_fork, slices
 from refdiff.samplers.state import NotFinite
@@ -333,6 +334,43 @@ def test_no_process_is_left_behind():
     assert all(gone(child) for child in children)
     with pytest.raises(RuntimeError, match="dismissed"):
         teams[0]()
+
+
+@processes
+def test_all_members_are_dismissed_before_the_first_is_waited_for(monkeypatch):
+    with Workers(4) as workers:
+        team = workers.team(lambda i: 0.0, 4)
+        pipes, told, wait = [pipe for _, pipe in team._others], [], os.waitpid
+
+        def waitpid(*args):
+            told.append([pipe.closed for pipe in pipes])
+            return wait(*args)
+
+        monkeypatch.setattr(os, "waitpid", waitpid)
+        team.close()
+    assert told == [[True] * 3] * 3
+
+
+def test_ctrl_c_while_teams_are_closed_leaves_no_thread_and_no_limit_behind(kind):
+    def stop():
+        raise KeyboardInterrupt
+
+    def limits():
+        return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        before = limits()
+        with pytest.raises(KeyboardInterrupt):
+            with Workers(2) as workers:
+                team = workers.team(lambda i: 0.0, 2)
+                close, team.close = team.close, stop
+                assert set(limits()) <= {1}
+        assert limits() == before
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            workers._pool.submit(int)
+        with pytest.raises(RuntimeError, match="inside their `with`"):
+            workers.map(str, [1])
+        close()
 
 
 @processes
