@@ -184,9 +184,7 @@ class Team:
     def _fork(self, i):
         """Make member i. Ctrl-C waits meanwhile: in the copy it would unwind this process's stack a second time."""
         here, there = Pipe()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        with _ctrl_c_waits() as mask:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)             # of threads: none holds a lock of ours
                 child = os.fork()
@@ -194,8 +192,6 @@ class Team:
                 self._serve(i, here, there, mask)
             self._others.append((child, here))
             there.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _serve(self, i, other_end, pipe, mask):
         """The life of a member: numbers in, a number out, until it is dismissed or the first has gone."""
@@ -221,6 +217,33 @@ class Team:
                 return json.dumps([kind.__name__, str(said), traceback.format_exc()]).encode()
             except Exception:                                                   # its own str() fails, say
                 return json.dumps([kind.__name__, "", "no traceback could be written"]).encode()
+
+
+@contextmanager
+def _ctrl_c_waits():
+    """What Ctrl-C does, it does after this. Yields the mask of signals to go back to.
+
+    The mask is for the copy, and holds for this thread alone: another one may be given the signal, and Python would run
+    its handler in the main thread even so. There a handler that only notes it stands in, unless the one there is none
+    of Python's, which it could not put back.
+    """
+    pressed = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handler = signal.getsignal(signal.SIGINT)
+    swapped = handler is not None and threading.current_thread() is threading.main_thread()
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if swapped:
+            signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+        yield mask
+    finally:
+        try:
+            if swapped:
+                signal.signal(signal.SIGINT, handler)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -165,14 +165,17 @@ def test_what_the_firsts_own_work_raises_is_not_the_death_of_a_member(error, kin
 
 
 CTRL_C = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from refdiff.parallel import Workers
+if sys.argv[2] == "beside a thread":                    # which is given the signals that the first holds back
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 first, fork, times = os.getpid(), os.fork, []
 def forked():
     child = fork()
     times.append(child)
     if len(times) == 2 and (child == 0) == (sys.argv[1] == "member"):
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
     return child
 os.fork = forked
 try:
@@ -187,16 +190,17 @@ finally:
     except ChildProcessError:
         pass
     print("end of", "first" if os.getpid() == first else "member", left, signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-          flush=True)
+          signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
 """
 
 
+@pytest.mark.parametrize("beside", ["alone", "beside a thread"])
 @pytest.mark.parametrize("of, said", [("member", "answer [0.0, 1.0, 2.0]"), ("first", "stopped")])
 @processes
-def test_ctrl_c_during_a_fork_stops_the_first_alone_and_leaves_no_process(of, said):
-    ran = subprocess.run([sys.executable, "-c", CTRL_C, of], capture_output=True, text=True, timeout=60,
+def test_ctrl_c_during_a_fork_stops_the_first_alone_and_leaves_no_process(of, said, beside):
+    ran = subprocess.run([sys.executable, "-c", CTRL_C, of, beside], capture_output=True, text=True, timeout=60,
                          env={**os.environ, "REFDIFF_PARALLEL": "processes"})
-    assert ran.stdout.splitlines() == [said, "end of first 0 set()"], ran
+    assert ran.stdout.splitlines() == [said, "end of first 0 set() True"], ran
 
 
 def test_no_rows_and_one_row_are_rows(kind):
