@@ -71,7 +71,7 @@ class Commands(click.Group):
 def _said(error, command):
     """An error as one line; of the system's about a file, the command and the file before what is wrong with it."""
     if isinstance(error, parallel.MemberError) and command in ("train", "distill"):
-        return f"{command}: {error}; what was saved is whole, and --resume goes on from the last checkpoint"
+        return f"{command}: {error}; what was saved is whole, and --resume goes on from the last checkpoint, or begins"
     if not isinstance(error, OSError) or error.filename is None or not error.strerror:
         return str(error) or type(error).__name__
     wanted = ("wanted the name of one that is there, as seen from this folder" if isinstance(error, FileNotFoundError)
