@@ -149,7 +149,7 @@ def of(**arrays):
     """The module of the named arrays. Raises BackendError naming each argument's place if they differ."""
     found = None
     for label, array in arrays.items():
-        module = _MODULES.get(type(array)) or _module(label, array)
+        module = _module(label, array)
         if found is None:
             found = module
         elif module is not found:

@@ -1,4 +1,4 @@
-"""The convolution's faster routes: direct in blocks that stay in the cache, and Winograd's for 3x3 kernels.
+"""Faster routes of conv2d and upsample_conv2d: direct in blocks that stay in the cache, Winograd's for 3x3 kernels.
 
     blocked   y = windows(x) w, some rows of some images at a time;  dx and dw from one gathering of dy's windows
     winograd  a quarter of the products (winograd.py), where there are enough channels and tiles to pay for it
@@ -250,14 +250,14 @@ def winograd_doubled_backward(saved, dy):
 
 def host_doubled_forward(x, w, b):
     """upsample_conv2d's forward by the faster route."""
-    pays = x.ndim == w.ndim == 4 and w.shape[0] > 1 and _winograd_pays(x, *w.shape[2:], step=2)
+    pays = x.ndim == w.ndim == 4 and _winograd_can(w, 1, "same") and _winograd_pays(x, *w.shape[2:], step=2)
     return (winograd_doubled_forward if pays else doubled_forward)(x, w, b)
 
 
 def host_doubled_backward(saved, dy):
     """upsample_conv2d's backward by the faster route."""
     x, w = saved
-    pays = w.shape[0] > 1 and _winograd_pays(x, w.shape[3], w.shape[2], step=2)
+    pays = _winograd_can(w, 1, "same") and _winograd_pays(x, w.shape[3], w.shape[2], step=2)
     return (winograd_doubled_backward if pays else doubled_backward)(saved, dy)
 
 

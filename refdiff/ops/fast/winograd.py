@@ -12,6 +12,9 @@ The backward goes through the same middle. dx = dy * t(w) is a convolution with 
 w[2-i,2-j,c,d]. And <dx, x> = <dy, x * w> is linear in the kernel: dw is the cotangent of t(w), turned back, where x is
 that of dx. So tiles of dy, transformed once, serve dx and dw.
 
+An image that is first doubled by repetition needs 25 of the 36 entries, forward and backward (DOUBLED and SUMMED): read
+25 for 36 below.
+
 The matrices hold numbers from 1/24 to 8, which costs digits: in float32 about 1e-5 of the largest y, and up to 2e-5
 of the largest dx, where the direct sum has 6e-7. float64 takes the direct way. A NaN or an infinity spreads to the
 whole of the tiles that see it.
