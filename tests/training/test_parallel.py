@@ -167,6 +167,7 @@ def test_what_the_firsts_own_work_raises_is_not_the_death_of_a_member(error, kin
 CTRL_C = """
 import os, signal, sys, threading, time
 from refdiff.parallel import Workers
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background job ignores Ctrl-C
 if sys.argv[2] == "beside a thread":                    # which is given the signals that the first holds back
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 first, fork, times = os.getpid(), os.fork, []
