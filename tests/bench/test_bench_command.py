@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from refdiff import __version__
-from refdiff.bench import bars, machine, measure, pictures, run, statistics, subjects, table
+from refdiff.bench import bars, child, machine, measure, pictures, run, statistics, subjects, table
+from refdiff.bench.task import Task
 from refdiff.cli import main
 
 
@@ -26,6 +27,21 @@ def test_contenders_take_turns_and_short_steps_are_repeated():
     seconds = measure.interleave(work, ["a", "b"], rounds=3, warmup=1, least=0.05)
     assert asked == [("a", 1), ("b", 1)] + [("a", 3), ("b", 1)] * 3
     assert seconds == {"a": [0.02] * 3, "b": [0.2] * 3}
+
+
+@pytest.mark.parametrize("repeat,counted", [(1, [0]), (4, [1, 2, 3, 4])])
+def test_a_turn_of_short_steps_begins_with_one_that_is_not_counted(monkeypatch, repeat, counted):
+    now, taken = [0.0], iter([0.5, 0.25, 0.25, 0.75, 0.75])
+
+    def step():
+        done.append(len(done))
+        now[0] += next(taken)
+
+    done, one = [], object.__new__(child.Child)
+    one.kind, one.task = "this", Task(step, dict)
+    monkeypatch.setattr(child.time, "perf_counter", lambda: now[0])
+    assert one.time("this", repeat) == {"seconds": 0.5}
+    assert done == list(range(counted[-1] + 1))
 
 
 def test_median_and_spread_of_known_numbers():

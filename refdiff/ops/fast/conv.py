@@ -13,25 +13,20 @@ from .. import upsample, upsample_conv2d as plain_upsample_conv2d
 from ..conv import PADS, check_conv2d
 from ..op import sum_rows
 from . import winograd
+from .blocks import blocks
 from .gemm import affine, inner, multiply
 from .routed import Routed
 from .scratch import overlapping, scratch
 
-BLOCK = 1 << 18                    # numbers in a matrix of windows: 1 MiB in float32
+BLOCK = 1 << 19                    # numbers in a matrix of windows: 2 MiB in float32
 PIXELS = 256                       # at least so many, lest the kernel be read from memory for a few
 PAIRS = 16                         # two pixels at once up to so many channels in and out
 WINOGRAD = (32, 16, 16)            # at least so many channels in (dy's in the backward), out, and tiles of 4x4
 
 
-def blocks(n, p, q, width):
+def windows_of(n, p, q, width):
     """(images, rows) of p x q pixels, as slices: about BLOCK numbers, where each pixel takes `width` of them."""
-    row = q * width
-    most = max(BLOCK, PIXELS * width)
-    if p * row <= most:
-        many = most // (p * row)
-        return [(slice(i, min(i + many, n)), slice(0, p)) for i in range(0, n, many)]
-    rows = max(1, most // row)
-    return [(slice(i, i + 1), slice(r, min(r + rows, p))) for i in range(n) for r in range(0, p, rows)]
+    return blocks(n, p, q * width, max(BLOCK, PIXELS * width))
 
 
 def pair(k, q, stride, c, d):
@@ -78,7 +73,7 @@ def blocked_forward(x, w, b, stride=1, pad="same"):
     n, (k, _, c, d) = len(x), w.shape
     two = pair(k, q, stride, c, d)
     y, matrix, b = np.empty((n, p, q, d), x.dtype), spread(w, two), np.tile(b, two)
-    for images, rows in blocks(n, p, q // two, len(matrix)):
+    for images, rows in windows_of(n, p, q // two, len(matrix)):
         part = y[images, rows].reshape(-1, two * d)
         multiply(gather(x, images, rows, q, k, stride, PADS[pad](k)[0], two), matrix, part)
         part += b
@@ -103,7 +98,7 @@ def _flipped(x, w, before, dy):
     two = pair(k, wd, 1, c, d)
     flipped = spread(w[::-1, ::-1].transpose(0, 1, 3, 2), two)
     dx, found = np.empty(x.shape, x.dtype), np.zeros(flipped.shape, x.dtype)
-    for images, rows in blocks(n, h, wd // two, len(flipped)):
+    for images, rows in windows_of(n, h, wd // two, len(flipped)):
         u = gather(dy, images, rows, wd, k, 1, before, two)
         multiply(u, flipped, dx[images, rows].reshape(-1, two * c))
         found += inner(u, x[images, rows].reshape(-1, two * c))
@@ -117,7 +112,7 @@ def _by_offset(x, w, before, dy):
     n, h, wd, c = x.shape
     k, _, _, d = w.shape
     dx, dw = np.empty(x.shape, x.dtype), np.empty(w.shape, x.dtype)
-    for images, rows in blocks(n, h, wd, k * k * d):
+    for images, rows in windows_of(n, h, wd, k * k * d):
         u = gather(dy, images, rows, wd, k, 1, before)
         x_rows, dx_rows = x[images, rows].reshape(-1, c), dx[images, rows].reshape(-1, c)
         some = scratch("some", dx_rows.shape, x.dtype)
@@ -143,7 +138,7 @@ def _scattered(x, w, stride, before, dy):
     matrix = w.reshape(k * k * c, d)
     image = np.zeros((n, max(stride * (p - 1) + k, h + before), max(stride * (q - 1) + k, wd + before), c), x.dtype)
     dw = np.zeros((k * k * c, d), x.dtype)
-    for images, rows in blocks(n, p, q, k * k * c):
+    for images, rows in windows_of(n, p, q, k * k * c):
         u, dy_rows = gather(x, images, rows, q, k, stride, before), dy[images, rows].reshape(-1, d)
         dw += u.T @ dy_rows
         du = np.matmul(dy_rows, matrix.T, out=u).reshape(-1, rows.stop - rows.start, q, k, k, c)

@@ -27,7 +27,7 @@ def multiply(u, w, out):
 def inner(u, v):
     """u' v for u (m, k), v (m, d): a new (k, d)."""
     (m, k), d = u.shape, v.shape[1]
-    r = slices(m, 2 * k * d)                                # each slice gives a (k, d), which has to be added up
+    r = slices(m, k * d)                                    # each slice gives a (k, d), which has to be added up
     if not r:
         return u.T @ v
     parts = scratch("inner", (m // r, k, d), u.dtype)

@@ -25,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..op import sum_rows
+from .blocks import blocks
 from .gemm import SMALL
 from .scratch import apart, overlapping, scratch
 
@@ -87,16 +88,12 @@ def one_tile(h, w, dtype):
     return np.kron(SAME.B[:, 1:h + 1], SAME.B[:, 1:w + 1]).astype(dtype)
 
 
-def blocks(n, th, tw, w):
+def tiles_of(n, th, tw, w):
     """(images, rows of tiles), as slices, of TILES tiles each; of more for few channels or a large kernel."""
-    tiles = max(TILES, NUMBERS // max(w.shape[2:]))
+    most = max(TILES, NUMBERS // max(w.shape[2:]))
     if w.size >= 9 * 256 * 256:                                             # it costs more than the tiles
-        tiles = 2 * TILES
-    if th * tw <= tiles:
-        many = tiles // (th * tw)
-        return [(slice(i, min(i + many, n)), slice(0, th)) for i in range(0, n, many)]
-    rows = max(1, tiles // tw)
-    return [(slice(i, i + 1), slice(r, min(r + rows, th))) for i in range(n) for r in range(0, th, rows)]
+        most = 2 * TILES
+    return blocks(n, th, tw, most)
 
 
 def kernel(w, form, name=None):
@@ -180,7 +177,7 @@ def sweep(x, w, b, form, other=None):
     """y = x * w + b, block by block; for an `other` of y's shape also d<y, other>/dw, turned: flipped, axes swapped."""
     n, h, wd, c = x.shape
     d, th, tw, p = w.shape[3], -(-h // form.step), -(-wd // form.step), form.out
-    todo, some = blocks(n, th, tw, w), cuts(n * th * tw, d, c)
+    todo, some = tiles_of(n, th, tw, w), cuts(n * th * tw, d, c)
     whole = kernel(w, form) if len(some) == 1 else None                     # (36, c, d)
     entries, to_turned = len(form.B) ** 2, matrices(form, x.dtype)[4]
     y, dw = np.empty((n, h * p // form.step, wd * p // form.step, d), x.dtype), None
