@@ -9,6 +9,7 @@ from .routed import Routed
 from .scratch import scratch
 
 SCORES = 1 << 16            # scores of a block of images
+SHORT = 64                  # keys up to which the largest score of a row is found in many rows at once
 
 
 def _blocks(q, k):
@@ -28,11 +29,19 @@ def attention_forward(q, k, v):
     q, k, v, o = heads_first(q), heads_first(k), heads_first(v), heads_first(o)
     for block in blocks:
         s = np.matmul(q[block] * scale, k[block].swapaxes(2, 3), out=p[block])
-        s -= s.max(-1, keepdims=True)
+        s -= row_max(s)
         np.exp(s, out=s)
         s *= 1 / (s @ ones)
         np.matmul(s, v[block], out=o[block])
     return heads_first(o), (q, k, v, p, scale)
+
+
+def row_max(s):
+    """(.., m) -> (.., 1), contiguous s: NumPy takes one row after the other, which costs 50 ns each, however short."""
+    m = s.shape[-1]
+    if m > SHORT:
+        return s.max(-1, keepdims=True)
+    return np.ascontiguousarray(s.reshape(-1, m).T).max(0).reshape(*s.shape[:-1], 1)
 
 
 def attention_backward(saved, do):
