@@ -4,8 +4,8 @@
 def blocks(n, rows, width, most):
     """(images, rows), as slices, of n images whose rows take `width` numbers: `most` numbers at a time, or one row.
 
-    As few blocks as that allows, and all of about one size: the last of a batch of 64 would else be a small one, and
-    the others of sizes that products (gemm.py) cannot cut evenly.
+    As few blocks as that allows, none larger than so few need: 64 images of which 43 fit are taken as 32 and 32, for
+    products (gemm.py) of 43 or 21 cannot be cut evenly.
     """
     if rows * width <= most:
         return [(images, slice(0, rows)) for images in evenly(n, most // max(rows * width, 1))]
@@ -13,7 +13,7 @@ def blocks(n, rows, width, most):
 
 
 def evenly(n, most):
-    """Slices of 0..n-1, no more of them than with `most` in each but the last, and none longer than the first."""
+    """Slices of 0..n-1, as few as there are with `most` in each, the last the shortest."""
     if not n:
         return []
     size = -(-n // -(-n // most))
