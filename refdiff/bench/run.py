@@ -2,10 +2,12 @@
 import importlib.util
 import os
 import tempfile
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from .. import __version__, backend
+from ..parallel import slices
 from . import statistics
 from .machine import Others, commit, host
 from .measure import AGREEMENT, CannotRun, Contender, agree, peak_memory, time_all
@@ -14,6 +16,7 @@ from .subjects import SGEMM, subjects
 
 EAGER = ("contiguous", "channels_last")
 PARTS = ("unet64", "ddpm-cifar10", "demo", "ops", "sweep")
+VISITS = 3                      # that the rounds of an operation, or of a point of the sweep, are spread over
 
 
 @dataclass(frozen=True)
@@ -166,22 +169,43 @@ def part_rows(settings, part, threads, peak, say):
 
 
 def subject_rows(settings, part, threads, peak, say):
-    """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them."""
+    """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them.
+
+    The rounds of a subject are spread over a few visits, minutes apart: all of its turns take seconds, less than a
+    neighbour of this machine stays busy.
+    """
     where = {"threads": threads, "device": settings.device, "precision": "float32"}
-    layouts = EAGER if settings.torch else ()
-    with meeting(settings, "ops", part, threads, layouts=layouts) as everyone, \
+    every = [(subject, direction) for subject in subjects(part, settings.quick) for direction in subject.directions]
+    visits = [rounds.stop - rounds.start for rounds in slices(settings.rounds, VISITS)]
+    with meeting(settings, "ops", part, threads, layouts=EAGER if settings.torch else ()) as everyone, \
             tempfile.TemporaryDirectory() as folder:
-        for subject in subjects(part, settings.quick):
-            for direction in subject.directions:
+        errors, seconds, others = {}, {}, {}
+        for visit, rounds in enumerate(visits):
+            for subject, direction in every:
                 kind = f"{subject.label}: {direction}"
-                error = agree(everyone, kind, folder)
-                others = Others([one.process.pid for one in everyone])
-                row = statistics.row(time_all(everyone, kind, settings.rounds, warmup=1), others=others.cores(),
-                                     disagreement=error, network=subject.network, kind=subject.kind, op=subject.name,
-                                     direction=direction, **subject.facts, **where)
-                work = subject.flops(direction)
-                if work:
-                    row["gflops"], row["of_peak"] = work / row["refdiff_s"] / 1e9, work / row["refdiff_s"] / 1e9 / peak
-                    if row["torch_s"]:
-                        row["torch_gflops"] = work / row["torch_s"] / 1e9
-                yield row
+                if not visit:
+                    errors[kind], seconds[kind], others[kind] = agree(everyone, kind, folder), defaultdict(list), []
+                busy = Others([one.process.pid for one in everyone])
+                for label, found in time_all(everyone, kind, rounds, warmup=1).items():
+                    seconds[kind][label] += found
+                others[kind].append(busy.cores())
+                if visit == len(visits) - 1:
+                    row = statistics.row(seconds[kind], others=mean(others[kind]), disagreement=errors[kind],
+                                         network=subject.network, kind=subject.kind, op=subject.name,
+                                         direction=direction, **subject.facts, **where)
+                    yield with_work(row, subject.flops(direction), peak)
+
+
+def with_work(row, work, peak):
+    """The row with its GFLOP/s, where its operations are counted."""
+    if work:
+        row["gflops"], row["of_peak"] = work / row["refdiff_s"] / 1e9, work / row["refdiff_s"] / 1e9 / peak
+        if row["torch_s"]:
+            row["torch_gflops"] = work / row["torch_s"] / 1e9
+    return row
+
+
+def mean(numbers):
+    """Of those that are known; None if none is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) / len(known) if known else None

@@ -9,9 +9,9 @@ from refdiff.ops import group_norm, norm_silu
 from refdiff.ops.fast import norm
 
 SHAPES = [(7, 4, 5, 12, 4), (3, 9, 3, 8, 8), (2, 8, 8, 6, 1), (1, 1, 7, 4, 2)]                # n, h, w, c, groups
-CONSTANTS = ("BLOCK", "CHUNK", "WIDE")
-CUTS = {"one image": (1, 300, 16), "several chunks": (1000, 500, 16), "rows": (500, 64, 16), "narrow": (1, 1, 1),
-        "wide": (300, 300, 1 << 20), "all": (1 << 20, 1 << 20, 16)}
+CONSTANTS = ("BLOCK", "CHUNK", "WIDE", "KEPT")
+CUTS = {"one image": (1, 300, 16, 0), "several chunks": (1000, 500, 16, 1 << 20), "rows": (500, 64, 16, 0),
+        "narrow": (1, 1, 1, 1 << 20), "wide": (300, 300, 1 << 20, 0), "all": (1 << 20, 1 << 20, 16, 1 << 20)}
 
 
 def arrays(shape, dtype=np.float64, mean=0.5, seed=0, spread=1.0, moved=0.0):
@@ -63,8 +63,11 @@ def test_any_cut_into_blocks_gives_the_plain_numbers(name, cut):
         assert worst(passes(HOST, *arrays(shape)), passes(PLAIN, *arrays(shape))) < 1e-13, shape
 
 
-def test_what_either_forward_saves_serves_either_backward():
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_what_either_forward_saves_serves_either_backward(kept, monkeypatch):
+    monkeypatch.setattr(norm, "KEPT", kept)
     inputs, dy, groups = arrays((5, 8, 8, 16, 4))
+    assert bool(norm.norm_silu_forward(*inputs, groups=groups)[1].gate) == bool(kept)
     for one in (PLAIN, HOST):
         for other in (PLAIN, HOST):
             pair = [(a[0], b[1]) for a, b in zip(one, other)]
@@ -140,6 +143,7 @@ def test_no_operator_sign_or_number_of_the_route_can_change_unseen(monkeypatch):
         except Exception:
             continue
         alive.append((function, change))
-    same = "_statistics(x[block], 0", "repeat(pixels, -3)"    # a constant e: the mean takes it away; an axis of one
+    # A constant e, which the mean takes away; an axis of one; whether the gate is kept.
+    same = "_statistics(x[block], 0", "repeat(pixels, -3)", "x.size <= KEPT"
     alive = [one for one in alive if not any(text in one[1] for text in same)]
     assert not alive, "\n".join(map(str, alive))

@@ -64,4 +64,4 @@ class Routed:
 
     def backward(self, saved, dy):
         """One cotangent per real input. saved may come from any route."""
-        return self._route((dy, *saved) if type(saved) is tuple else (dy,))[1](saved, dy)
+        return self._route((dy, *saved) if isinstance(saved, tuple) else (dy,))[1](saved, dy)
