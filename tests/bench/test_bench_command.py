@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +44,27 @@ def test_a_turn_of_short_steps_begins_with_one_that_is_not_counted(monkeypatch, 
     monkeypatch.setattr(child.time, "perf_counter", lambda: now[0])
     assert one.time("this", repeat) == {"seconds": 0.5}
     assert done == list(range(counted[-1] + 1))
+
+
+def test_the_rounds_of_every_point_are_spread_over_visits(monkeypatch):
+    asked = []
+
+    @contextmanager
+    def meeting(*args, **options):
+        yield [SimpleNamespace(label=label, process=SimpleNamespace(pid=0)) for label in ("refdiff", *run.EAGER)]
+
+    def time_all(those, kind, rounds, warmup):
+        asked.append((kind, rounds))
+        return {one.label: [float(len(asked))] * rounds for one in those}
+
+    for name, fake in (("meeting", meeting), ("agree", lambda *args: 1e-6), ("time_all", time_all)):
+        monkeypatch.setattr(run, name, fake)
+    rows = list(run.subject_rows(run.Settings(rounds=7, torch=False, quick=True), "sweep", 2, 100.0, print))
+    kinds = [f"{s.label}: both" for s in subjects.subjects("sweep", quick=True)]
+    assert asked == [(kind, rounds) for rounds in (2, 2, 3) for kind in kinds]
+    assert [row["rounds"] for row in rows] == [7] * len(kinds) == [7] * 4
+    assert [row["refdiff_s"] for row in rows] == [5, 6, 7, 8]                    # medians: of the second visit
+    assert all(row["gflops"] > 0 and row["of_peak"] > 0 for row in rows)
 
 
 def test_median_and_spread_of_known_numbers():
