@@ -21,7 +21,7 @@ from .scratch import scratch
 BLOCK = 1 << 19             # numbers of the images whose statistics are found together, at least one image
 CHUNK = 1 << 16             # numbers that one step works on, at most
 WIDE = 1 << 7               # least width that a factor per channel is repeated to
-KEPT = 1 << 18              # numbers up to which 1 + tanh v is kept for the backward, which is a third faster with it
+KEPT = 200_000              # numbers up to which 1 + tanh v is kept for the backward, which is a third faster with it
 STEEP = 16                  # mean squares above this many variances cost too many digits of square - mean^2
 
 
