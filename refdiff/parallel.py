@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 import weakref
@@ -28,6 +29,7 @@ import threadpoolctl
 
 from . import backend
 
+PATIENCE = 1e-3                     # seconds to look for a message before sleeping until it comes
 MOST = 1024                         # threads, whatever the cores: a run may go on where there are fewer of those
 END = b"!"                          # what dismisses a member: no request, since those are numbers of 8 bytes
 # Kinds of errors that are raised in the first as in a member: those that can be made of a message.
@@ -154,7 +156,7 @@ class Team:
 
     def __init__(self, function, members, processes, threads):
         self.function, self.members, self._threads = function, members, threads
-        self._others = []
+        self._others, self._patience = [], PATIENCE if members <= cores() else 0
         self.close = weakref.finalize(self, _dismiss, self._others, os.getpid())
         for i in range(1, members if processes else 1):
             self._fork(i)
@@ -172,7 +174,7 @@ class Team:
             results = [self.function(0, *numbers)]
             for child, pipe in self._others:
                 with _living(child):
-                    answer = pipe.recv_bytes()
+                    answer = self._receive(pipe)
                 if len(answer) != 8:
                     _raise(child, *json.loads(answer))
                 results.append(array("d", answer)[0])
@@ -199,12 +201,21 @@ class Team:
             signal.signal(signal.SIGINT, signal.SIG_IGN)                        # Ctrl-C is for the first
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             other_end.close()
-            while (request := pipe.recv_bytes()) != END:
+            while (request := self._receive(pipe)) != END:
                 pipe.send_bytes(self._answer(i, request))
         except (EOFError, OSError):
             pass
         finally:
             os._exit(0)
+
+    def _receive(self, pipe):
+        """The next message. Calls follow one another closely, and a process that went to sleep wakes late: by 50 us, on
+        a busy virtual machine by many times that. So it looks a while before; not where members share a core.
+        """
+        end = time.perf_counter() + self._patience
+        while not pipe.poll() and time.perf_counter() < end:
+            pass
+        return pipe.recv_bytes()
 
     def _answer(self, i, request):
         """8 bytes, or the name of an error's kind, its message and its traceback, as JSON, which is longer."""

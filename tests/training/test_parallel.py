@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from refdiff import parallel
 from refdiff.parallel import MemberError, Workers, by_rows, may_fork, slices
 from refdiff.samplers.state import NotFinite
 
@@ -255,6 +256,24 @@ def test_a_run_of_many_threads_may_go_on_where_there_are_fewer_cores(monkeypatch
     assert Workers(96).threads == 96 and Workers(1024).threads == 1024
     with pytest.raises(ValueError, match="threads is 1025, wanted a whole number from 1 to 1024"):
         Workers(1025)
+
+
+@pytest.mark.parametrize("of,waits", [(2, True), (3, True), (1, False)])
+def test_messages_are_looked_for_before_sleeping_unless_members_share_cores(monkeypatch, of, waits):
+    monkeypatch.setattr(parallel, "cores", lambda: of)
+    monkeypatch.setattr(parallel, "PATIENCE", 30.0)
+    with Workers(2) as workers:
+        if not workers.processes:
+            pytest.skip("no process is forked here")
+
+        def member(i, seconds):
+            time.sleep(seconds * i)
+            return float(i)
+
+        team = workers.team(member, 2)
+        before = time.process_time()
+        assert team(0.5) == [0.0, 1.0]                      # the first waits for the other: at work, or asleep
+        assert (time.process_time() - before > 0.05) == waits
 
 
 def test_a_misspelt_choice_of_threads_or_processes_is_refused(monkeypatch):
