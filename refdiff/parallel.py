@@ -210,11 +210,12 @@ class Team:
 
     def _receive(self, pipe):
         """The next message. Calls follow one another closely, and a process that went to sleep wakes late: by 50 us, on
-        a busy virtual machine by many times that. So it looks a while before; not where members share a core.
+        a busy virtual machine by many times that. So it looks a while before, and lets others have the core in between.
+        Not where there are more members than cores.
         """
         end = time.perf_counter() + self._patience
         while not pipe.poll() and time.perf_counter() < end:
-            pass
+            os.sched_yield()
         return pipe.recv_bytes()
 
     def _answer(self, i, request):

@@ -171,8 +171,8 @@ def part_rows(settings, part, threads, peak, say):
 def subject_rows(settings, part, threads, peak, say):
     """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them.
 
-    The rounds of a subject are spread over a few visits, minutes apart: all of its turns take seconds, less than a
-    neighbour of this machine stays busy.
+    The rounds of a subject are spread over VISITS, between which all others have theirs: together they take seconds,
+    less than a neighbour of this machine stays busy.
     """
     where = {"threads": threads, "device": settings.device, "precision": "float32"}
     every = [(subject, direction) for subject in subjects(part, settings.quick) for direction in subject.directions]
@@ -186,7 +186,7 @@ def subject_rows(settings, part, threads, peak, say):
                 if not visit:
                     errors[kind], seconds[kind], others[kind] = agree(everyone, kind, folder), defaultdict(list), []
                 busy = Others([one.process.pid for one in everyone])
-                for label, found in time_all(everyone, kind, rounds, warmup=1).items():
+                for label, found in time_all(everyone, kind, rounds).items():
                     seconds[kind][label] += found
                 others[kind].append(busy.cores())
                 if visit == len(visits) - 1:

@@ -53,7 +53,7 @@ def test_the_rounds_of_every_point_are_spread_over_visits(monkeypatch):
     def meeting(*args, **options):
         yield [SimpleNamespace(label=label, process=SimpleNamespace(pid=0)) for label in ("refdiff", *run.EAGER)]
 
-    def time_all(those, kind, rounds, warmup):
+    def time_all(those, kind, rounds):
         asked.append((kind, rounds))
         return {one.label: [float(len(asked))] * rounds for one in those}
 

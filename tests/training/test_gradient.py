@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from refdiff import gradient, optim
 from refdiff.denoiser import Denoiser, DenoiserConfig
@@ -353,7 +354,7 @@ def training(threads, batch=6, dtype=np.float32, averages=("ema",), clip=1e9, up
 
 
 def flat_training(batch=6, dtype=np.float32, averages=("ema",), clip=1e9, updates=3, config=NET):
-    """The same on flat vectors, by the public functions of optim, on one thread."""
+    """The same on flat vectors, by the public functions of optim, on one thread (of the BLAS too, as in a team)."""
     theta, x0, eps, t, labels = problem(config, batch, dtype)
     denoiser = Denoiser(UNet(config), DenoiserConfig())
     level = denoiser.draw_levels(KEY.fold("level"), batch)
@@ -361,7 +362,8 @@ def flat_training(batch=6, dtype=np.float32, averages=("ema",), clip=1e9, update
     state, means = optimiser.init(theta.flat), {name: theta.flat.copy() for name in averages}
     for step in range(updates):
         grad = theta.zeros_like()
-        denoising_loss(denoiser, theta, x0, level, (1 + step) * eps, labels, None, "edm", grad, 1.0)
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            denoising_loss(denoiser, theta, x0, level, (1 + step) * eps, labels, None, "edm", grad, 1.0)
         met = grad.flat.copy()
         norm = optim.clip_by_global_norm(grad.flat)
         if norm > clip:

@@ -2,10 +2,10 @@
 
 
 def blocks(n, rows, width, most):
-    """(images, rows), as slices, of n images whose rows take `width` numbers: `most` numbers at a time, or one row.
+    """(images, rows), as slices, of n images whose rows take `width` numbers: at most `most` at a time, or one row.
 
-    As few blocks as that allows, none larger than so few need: 64 images of which 43 fit are taken as 32 and 32, for
-    products (gemm.py) of 43 or 21 cannot be cut evenly.
+    No more blocks than that takes, and then all as small as they can be: 64 images of which 43 fit are taken as 32 and
+    32, for the products (gemm.py) of 43 or 21 cannot be cut evenly.
     """
     if rows * width <= most:
         return [(images, slice(0, rows)) for images in evenly(n, most // max(rows * width, 1))]
@@ -13,7 +13,7 @@ def blocks(n, rows, width, most):
 
 
 def evenly(n, most):
-    """Slices of 0..n-1, as few as there are with `most` in each, the last the shortest."""
+    """As few slices of 0..n-1 as there can be of at most `most`; the first is as short as that allows."""
     if not n:
         return []
     size = -(-n // -(-n // most))

@@ -25,7 +25,7 @@ WINOGRAD = (32, 16, 16)            # at least so many channels in (dy's in the b
 
 
 def windows_of(n, p, q, width):
-    """(images, rows) of p x q pixels, as slices: about BLOCK numbers, where each pixel takes `width` of them."""
+    """(images, rows) of p x q pixels, as slices: up to BLOCK numbers or PIXELS pixels, of `width` each."""
     return blocks(n, p, q * width, max(BLOCK, PIXELS * width))
 
 

@@ -4,7 +4,8 @@ Sums over pixels are products with ones. All that is affine is collected, in x i
 1/s in the factors. Every step writes into a buffer (`out=`), for a chunk that stays in the cache and is long enough
 for the calls not to count; a factor per channel is repeated, to a whole chunk where an image has several, else until
 it is so wide that NumPy's loop over rows does not count. The statistics of many chunks are found together, by
-products: what is not finite in one group spreads to all groups of its image.
+products: what is not finite in one group spreads to all groups of its image. The backward computes v and tanh v again,
+but for small arrays, whose memory does not count.
 """
 import functools
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from .scratch import scratch
 BLOCK = 1 << 19             # numbers of the images whose statistics are found together, at least one image
 CHUNK = 1 << 16             # numbers that one step works on, at most
 WIDE = 1 << 7               # least width that a factor per channel is repeated to
-KEPT = 200_000              # numbers up to which 1 + tanh v is kept for the backward, which is a third faster with it
+KEPT = 200_000              # numbers up to which 1 + tanh v is kept: a quarter less time in the backward
 STEEP = 16                  # mean squares above this many variances cost too many digits of square - mean^2
 
 

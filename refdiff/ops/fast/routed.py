@@ -1,7 +1,8 @@
 """Who takes which route: the plain op, or a faster one for the arrays that it serves.
 
 A route is a second implementation of an op's forward and backward: real numbers only, the same arguments, the same
-`saved`, so that either can go on where the other began. Every route is registered on its op (Op.routes) and obeys
+`saved`, so that either can go on where the other began (it may carry what the route's own backward need not find
+again). Every route is registered on its op (Op.routes) and obeys
 every law of it; the plain one is what to read. The plain one is taken for float64 and complex numbers, where digits
 matter more than time; for mixed types; and where `use("plain")`, or REFDIFF_ROUTES=plain in the environment, says so.
 

@@ -29,7 +29,7 @@ from .blocks import blocks
 from .gemm import SMALL
 from .scratch import apart, overlapping, scratch
 
-TILES = 64                 # of a block, at least
+TILES = 64                 # of a block, unless there is reason for more
 NUMBERS = 8192             # per entry of the tiles of a block: more tiles where channels are few
 CUT = 24576                # numbers per entry of a tile in a slice of the kernel and of its products
 COLUMNS = 512              # of a transform: 36 x 36 x 512 products are few enough for OpenBLAS to copy nothing first
@@ -89,7 +89,7 @@ def one_tile(h, w, dtype):
 
 
 def tiles_of(n, th, tw, w):
-    """(images, rows of tiles), as slices, of TILES tiles each; of more for few channels or a large kernel."""
+    """(images, rows of tiles), as slices, of up to TILES tiles; of more for few channels or a large kernel."""
     most = max(TILES, NUMBERS // max(w.shape[2:]))
     if w.size >= 9 * 256 * 256:                                             # it costs more than the tiles
         most = 2 * TILES
