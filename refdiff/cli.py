@@ -126,7 +126,7 @@ def demo(out, quick, full, seed, threads):
     """Train on the embedded digits, distil, sample in 1 to 50 steps, and report."""
     results = run_demo(out, quick, full, seed, threads)
     if quick:
-        click.echo("The limits are those of the full run; a quick one trains an eighth as long.")
+        click.echo("The limits are those of the full run; a quick one trains an eighth, and distils a quarter as long.")
     for bar in results["bars"]:
         click.echo(f"{'met   ' if bar['ok'] else 'MISSED'} {bar['value']:8.3f} {bar['limit']:>9}  {bar['claim']}")
     click.echo(f"{results['seconds']['total']:.0f} s, {results['peak_mib']:.0f} MiB; see {Path(out) / 'report.html'}")

@@ -5,6 +5,7 @@ import numpy as np
 
 from .. import attention as plain
 from ..attention import check_attention, heads_first
+from .blocks import evenly
 from .routed import Routed
 from .scratch import scratch
 
@@ -15,8 +16,7 @@ SHORT = 64                  # keys up to which the largest score of a row is fou
 def _blocks(q, k):
     """Slices of the batch."""
     n, t, heads, _ = q.shape
-    images = max(1, SCORES // max(1, heads * t * k.shape[1]))
-    return [slice(i, i + images) for i in range(0, n, images)]
+    return evenly(n, max(1, SCORES // max(1, heads * t * k.shape[1])))
 
 
 def attention_forward(q, k, v):

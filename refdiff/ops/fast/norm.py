@@ -151,7 +151,10 @@ def group_norm_backward(saved, dy):
 
 
 class Saved(tuple):
-    """What the plain op saves. gate: y and 1 + tanh v of these numbers, if they were kept; else ()."""
+    """What the plain op saves, and beside it gate: (y, 1 + tanh v) where they were kept, else ().
+
+    y is the very array that the forward returned: nobody may write into it before the backward.
+    """
     gate = ()
 
 

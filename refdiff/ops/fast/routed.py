@@ -2,9 +2,9 @@
 
 A route is a second implementation of an op's forward and backward: real numbers only, the same arguments, the same
 `saved`, so that either can go on where the other began (it may carry what the route's own backward need not find
-again). Every route is registered on its op (Op.routes) and obeys
-every law of it; the plain one is what to read. The plain one is taken for float64 and complex numbers, where digits
-matter more than time; for mixed types; and where `use("plain")`, or REFDIFF_ROUTES=plain in the environment, says so.
+again). Every route is registered on its op (Op.routes) and obeys every law of it; the plain one is what to read. The
+plain one is taken for float64 and complex numbers, where digits matter more than time; for mixed types; and where
+`use("plain")`, or REFDIFF_ROUTES=plain in the environment, says so.
 
     host    float32 arrays of NumPy
     device  arrays of float32, or of float64, where kernels run (device.py)
