@@ -280,7 +280,7 @@ def _raise(child, kind, said, trace):
 def by_rows(function, workers, rows=None):
     """x, *numbers -> y[n, ...] of function(x[row], row, *numbers), at most `rows` rows at a time, over all workers.
 
-    rows None: 64, or as many as hold 16K numbers. x is of floats; y has its shape and dtype, whatever the function's.
+    rows None: 64, or as many as hold 32K numbers. x is of floats; y has its shape and dtype, whatever the function's.
     Numbers may be arrays, which no other process is sent: then, and where none forks, threads do it. A call from
     another thread waits for the one before it.
     """
@@ -299,7 +299,7 @@ def by_rows(function, workers, rows=None):
     def apply(x, *numbers):
         if x.dtype.kind not in "fc":
             raise ValueError(f"by_rows: x is of dtype {x.dtype}, wanted floats, as the result is of x's dtype")
-        most = rows or max(64, (1 << 14) // max(1, math.prod(x.shape[1:])))
+        most = rows or max(64, (1 << 15) // max(1, math.prod(x.shape[1:])))
         parts = slices(len(x), max(threads, -(-len(x) // most)))
         sent = all(isinstance(a, (int, float)) for a in numbers)
         if sent:

@@ -20,15 +20,18 @@ class Child:
     """A side, and the task that it is at."""
 
     def __init__(self, spec):
-        self.spec, self.kind, self.task = spec, None, None
+        self.spec, self.tasks = spec, {}
         self.side = (ours if spec["side"] == "refdiff" else theirs)(spec)
 
     def at(self, kind):
-        """The Task of a kind; the last one's arrays are let go first."""
-        if kind != self.kind:
-            self.kind = self.task = None
-            self.kind, self.task = kind, self.side.task(kind)
-        return self.task
+        """The Task of a kind. A network on the host, which is visited again, keeps both of its tasks (compiled ones are
+        compiled once); else the last one's arrays are let go first.
+        """
+        if kind not in self.tasks:
+            if (self.spec["group"], self.spec["device"]) != ("network", "cpu"):
+                self.tasks.clear()
+            self.tasks[kind] = self.side.task(kind)
+        return self.tasks[kind]
 
     def check(self, kind, path):
         np.savez(path, **self.at(kind).answers())

@@ -16,7 +16,7 @@ from .subjects import SGEMM, subjects
 
 EAGER = ("contiguous", "channels_last")
 PARTS = ("unet64", "ddpm-cifar10", "demo", "ops", "sweep")
-VISITS = 3                      # that the rounds of an operation, or of a point of the sweep, are spread over
+VISITS = 3                      # that the rounds of a row are spread over
 
 
 @dataclass(frozen=True)
@@ -95,29 +95,70 @@ def compare(contenders, kind, precision, folder, say):
     return contenders, agree(contenders, kind, folder, AGREEMENT[precision])
 
 
-def network_rows(settings, name, threads, precision, say):
-    """train and sample, the peak memory of train, and on a device what its matrix products cost alone."""
-    where = {"network": name, "threads": threads, "device": settings.device, "precision": precision,
-             "batch": batch_of(settings, name)}
-    with meeting(settings, "network", name, threads, precision) as everyone, tempfile.TemporaryDirectory() as folder:
-        for kind in ("train", "sample"):
-            those, error = compare(everyone, kind, precision, folder, say)
-            others = Others([one.process.pid for one in those])
-            seconds = time_all(those, kind, settings.rounds, warmup=1 if settings.quick else 2)
-            row = statistics.row(seconds, others=others.cores(), kind=kind, disagreement=error, **where)
-            if settings.device != "cpu":
-                gemms = time_all(everyone[:1], f"gemms {kind}", min(5, settings.rounds), warmup=1)["refdiff"]
-                row["gemms_s"] = statistics.median(gemms)
-                row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
-            yield row
-    if settings.device == "cpu" and not settings.quick:
+class Rounds:
+    """The rounds of one kind of work, some now, some later: every contender's seconds, and who else computed."""
+
+    def __init__(self, contenders, kind):
+        self.contenders, self.kind = contenders, kind
+        self.seconds, self.others = defaultdict(list), []
+
+    def measure(self, rounds, **options):
+        busy = Others([one.process.pid for one in self.contenders])
+        for label, found in time_all(self.contenders, self.kind, rounds, **options).items():
+            self.seconds[label] += found
+        self.others.append(busy.cores())
+
+    def row(self, **what):
+        known = [cores for cores in self.others if cores is not None]
+        return statistics.row(self.seconds, others=sum(known) / len(known) if known else None, **what)
+
+
+def visits(settings):
+    """(rounds, whether they are the last) of every visit. All rounds of a subject in a row take seconds, or a minute:
+    less than a neighbour of this machine stays busy. So they are spread, and all other subjects have theirs between.
+    """
+    parts = slices(settings.rounds, VISITS if settings.device == "cpu" else 1)
+    return [(part.stop - part.start, part is parts[-1]) for part in parts]
+
+
+def network_rows(settings, names, threads, precision, say):
+    """train and sample of some networks, the peak memory of train, and on a device what its matrix products cost alone.
+
+    On a host all of them are prepared before the first is timed; a device has one at a time.
+    """
+    where = {name: {"network": name, "threads": threads, "device": settings.device, "precision": precision,
+                    "batch": batch_of(settings, name)} for name in names}
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        met = {name: stack.enter_context(meeting(settings, "network", name, threads, precision)) for name in names}
+        kinds = [(name, kind) for name in names for kind in ("train", "sample")]
+        for some in [kinds] if settings.device == "cpu" else [[one] for one in kinds]:
+            every = []
+            for name, kind in some:
+                those, error = compare(met[name], kind, precision, folder, say)
+                every.append((Rounds(those, kind), {**where[name], "kind": kind, "disagreement": error}))
+            for visit, (rounds, last) in enumerate(visits(settings)):
+                for work, what in every:
+                    work.measure(rounds, warmup=1 if settings.quick or visit else 2)
+                    if last:
+                        row = work.row(**what)
+                        yield row if settings.device == "cpu" else with_gemms(row, work, settings)
+    for name in names if settings.device == "cpu" and not settings.quick else ():
         try:
             mib = peak_memory(lambda label: contender(settings, label, "network", name, threads),
                               ("refdiff", *(EAGER if settings.torch else ())))
         except CannotRun as error:
             say(f"peak memory is not measured: {error}")
             return
-        yield memory_row(mib, **where)
+        yield memory_row(mib, **where[name])
+
+
+def with_gemms(row, work, settings):
+    """The row with the seconds of the network's matrix products alone, and their share."""
+    gemms = time_all(work.contenders[:1], f"gemms {work.kind}", min(5, settings.rounds), warmup=1)["refdiff"]
+    row["gemms_s"] = statistics.median(gemms)
+    row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
+    return row
 
 
 def memory_row(mib, **where):
@@ -143,7 +184,7 @@ def machine(settings, say):
 
 
 def bench(settings, say=lambda line: None, save=lambda results: None):
-    """{refdiff, commit, machine, settings, rows}: everything, in the order of PARTS; save(results) after every row."""
+    """{refdiff, commit, machine, settings, rows}: everything, by number of threads; save(results) after every row."""
     results = {"refdiff": __version__, "commit": commit(), "machine": machine(settings, say), "rows": [],
                "settings": {"only": settings.only, "threads": settings.threads, "rounds": settings.rounds,
                             "isa": settings.isa, "quick": settings.quick, "device": settings.device,
@@ -152,47 +193,40 @@ def bench(settings, say=lambda line: None, save=lambda results: None):
                                             if name.startswith("REFDIFF_")}}}
     for threads in settings.counts:
         peak = max(results["machine"]["sgemm_gflops"].get(str(threads), {"": None}).values())
-        for part in (part for part in PARTS if part in settings.only):
-            for row in part_rows(settings, part, threads, peak, say):
-                results["rows"].append(row)
-                say(row)
-                save(results)
+        for row in rows_at(settings, threads, peak, say):
+            results["rows"].append(row)
+            say(row)
+            save(results)
     return results
 
 
-def part_rows(settings, part, threads, peak, say):
-    if part not in ("ops", "sweep"):
+def rows_at(settings, threads, peak, say):
+    """All rows of a number of threads, in the order of PARTS."""
+    names = [name for name in PARTS if name in NETWORKS and name in settings.only]
+    for some in [names] if settings.device == "cpu" else [[name] for name in names]:
         for precision in settings.precisions:
-            yield from network_rows(settings, part, threads, precision, say)
-    elif settings.device == "cpu":
-        yield from subject_rows(settings, part, threads, peak, say)
+            yield from network_rows(settings, some, threads, precision, say)
+    for part in ("ops", "sweep") if settings.device == "cpu" else ():
+        if part in settings.only:
+            yield from subject_rows(settings, part, threads, peak, say)
 
 
 def subject_rows(settings, part, threads, peak, say):
-    """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them.
-
-    The rounds of a subject are spread over VISITS, between which all others have theirs: together they take seconds,
-    less than a neighbour of this machine stays busy.
-    """
+    """Rows of single operations, or of the sweep: many small subjects, one meeting for all of them."""
     where = {"threads": threads, "device": settings.device, "precision": "float32"}
     every = [(subject, direction) for subject in subjects(part, settings.quick) for direction in subject.directions]
-    visits = [rounds.stop - rounds.start for rounds in slices(settings.rounds, VISITS)]
     with meeting(settings, "ops", part, threads, layouts=EAGER if settings.torch else ()) as everyone, \
             tempfile.TemporaryDirectory() as folder:
-        errors, seconds, others = {}, {}, {}
-        for visit, rounds in enumerate(visits):
-            for subject, direction in every:
-                kind = f"{subject.label}: {direction}"
-                if not visit:
-                    errors[kind], seconds[kind], others[kind] = agree(everyone, kind, folder), defaultdict(list), []
-                busy = Others([one.process.pid for one in everyone])
-                for label, found in time_all(everyone, kind, rounds).items():
-                    seconds[kind][label] += found
-                others[kind].append(busy.cores())
-                if visit == len(visits) - 1:
-                    row = statistics.row(seconds[kind], others=mean(others[kind]), disagreement=errors[kind],
-                                         network=subject.network, kind=subject.kind, op=subject.name,
-                                         direction=direction, **subject.facts, **where)
+        works = [Rounds(everyone, f"{subject.label}: {direction}") for subject, direction in every]
+        errors = {}
+        for rounds, last in visits(settings):
+            for work, (subject, direction) in zip(works, every):
+                if work not in errors:
+                    errors[work] = agree(everyone, work.kind, folder)
+                work.measure(rounds)
+                if last:
+                    row = work.row(disagreement=errors[work], network=subject.network, kind=subject.kind,
+                                   op=subject.name, direction=direction, **subject.facts, **where)
                     yield with_work(row, subject.flops(direction), peak)
 
 
@@ -203,9 +237,3 @@ def with_work(row, work, peak):
         if row["torch_s"]:
             row["torch_gflops"] = work / row["torch_s"] / 1e9
     return row
-
-
-def mean(numbers):
-    """Of those that are known; None if none is."""
-    known = [number for number in numbers if number is not None]
-    return sum(known) / len(known) if known else None

@@ -40,7 +40,7 @@ def test_a_turn_of_short_steps_begins_with_one_that_is_not_counted(monkeypatch, 
         now[0] += next(taken)
 
     done, one = [], object.__new__(child.Child)
-    one.kind, one.task = "this", Task(step, dict)
+    one.tasks = {"this": Task(step, dict)}
     monkeypatch.setattr(child.time, "perf_counter", lambda: now[0])
     assert one.time("this", repeat) == {"seconds": 0.5}
     assert done == list(range(counted[-1] + 1))
@@ -65,6 +65,51 @@ def test_the_rounds_of_every_point_are_spread_over_visits(monkeypatch):
     assert [row["rounds"] for row in rows] == [7] * len(kinds) == [7] * 4
     assert [row["refdiff_s"] for row in rows] == [5, 6, 7, 8]                    # medians: of the second visit
     assert all(row["gflops"] > 0 and row["of_peak"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_networks_are_prepared_first_and_visited_in_turn_on_a_host(monkeypatch, device):
+    happened = []
+
+    @contextmanager
+    def meeting(settings, group, name, threads, precision):
+        yield [SimpleNamespace(label=label, process=SimpleNamespace(pid=0), name=name) for label in ("refdiff", "x")]
+
+    def compare(those, kind, *args):
+        happened.append((those[0].name, kind))
+        return (those if (those[0].name, kind) != ("demo", "train") else those[:1]), 1e-6
+
+    def time_all(those, kind, rounds, warmup):
+        happened.append((those[0].name, kind, rounds, warmup))
+        return {one.label: [float(len(happened))] * rounds for one in those}
+
+    for name, fake in (("meeting", meeting), ("compare", compare), ("time_all", time_all),
+                       ("peak_memory", lambda *args: {"refdiff": 2.0, "contiguous": 3.0})):
+        monkeypatch.setattr(run, name, fake)
+    monkeypatch.setattr(run.Settings, "device", device)
+    rows = list(run.rows_at(run.Settings(only=("demo", "unet64"), rounds=7, torch=False), 2, 100.0, print))
+    every = [(name, kind) for name in ("unet64", "demo") for kind in ("train", "sample")]
+    if device == "cpu":
+        assert happened == every + [(*one, rounds, warmup) for rounds, warmup in ((2, 2), (2, 1), (3, 1))
+                                    for one in every]
+        assert [(row["network"], row["kind"]) for row in rows] == every + [("unet64", "memory"), ("demo", "memory")]
+        assert [row["refdiff_s"] for row in rows[:4]] == [9, 10, 11, 12]         # medians: of the second visit
+    else:
+        gemms = [[(name, kind), (name, kind, 7, 2), (name, f"gemms {kind}", 5, 1)] for name, kind in every]
+        tf32 = sum(gemms[:2], []) * 2 + sum(gemms[2:], []) * 2                   # of a network, float32, then tf32
+        assert happened == tf32 and len(rows) == 8 and all(row["gemm_share"] > 1 for row in rows)
+    assert all(row["rounds"] == 7 for row in rows[:4])
+    assert list(next(row for row in rows if row["network"] == "demo")["torch_all_s"]) == []
+
+
+@pytest.mark.parametrize("group,device,kept", [("network", "cpu", 2), ("network", "cuda", 1), ("ops", "cpu", 1)])
+def test_a_contender_keeps_both_tasks_of_a_network_on_the_host_alone(group, device, kept):
+    made, one = [], object.__new__(child.Child)
+    one.spec, one.tasks = {"group": group, "device": device}, {}
+    one.side = SimpleNamespace(task=lambda kind: made.append(kind) or Task(kind, dict))
+    for kind in ("train", "sample", "sample", "train"):
+        assert one.at(kind).step == kind
+    assert made == ["train", "sample", "train"][:4 - kept] and len(one.tasks) == kept
 
 
 def test_median_and_spread_of_known_numbers():

@@ -36,6 +36,24 @@ def chosen():
     return _chosen
 
 
+def _is_array(a):
+    """Of any library; a single number, such as eps, is none."""
+    return hasattr(a, "dtype") and not isinstance(a, np.generic)
+
+
+def _all_float32(values):
+    """Whether there are arrays among these, the first NumPy's own, and all of them of float32."""
+    found = False
+    for a in values:
+        if type(a) is np.ndarray or found and isinstance(a, np.ndarray):
+            if a.dtype is not FLOAT32 and a.dtype != FLOAT32:
+                return False
+            found = True
+        elif _is_array(a):
+            return False
+    return found
+
+
 class Routed:
     """An op with the plain forward, backward and jvp, and faster ones for the arrays that they serve."""
 
@@ -48,13 +66,11 @@ class Routed:
 
     def _route(self, values):
         """The route that serves the arrays among these: (forward, backward)."""
-        if chosen() == "fast" and (self.host or self.device):
-            arrays = [a for a in values if hasattr(a, "dtype") and not isinstance(a, np.generic)]      # eps is none
-            if arrays and type(arrays[0]) is np.ndarray:
-                dtypes = [a.dtype for a in arrays]
-                if self.host and dtypes.count(FLOAT32) == len(dtypes):
-                    return self.host
-            elif arrays and self.device and backend.kernels(arrays[0]):
+        if chosen() == "fast":
+            if self.host and _all_float32(values):
+                return self.host
+            arrays = [a for a in values if _is_array(a)] if self.device else ()
+            if arrays and backend.kernels(arrays[0]):
                 if {str(a.dtype) for a in arrays if a.dtype.kind not in "iub"} in ({"float32"}, {"float64"}):
                     return self.device
         return self.op.forward, self.op.backward

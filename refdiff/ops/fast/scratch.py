@@ -6,16 +6,28 @@ import numpy as np
 
 LINE = 64                           # bytes that a cache loads together
 
-_kept = threading.local()
+VIEWS = 1024                        # that are remembered: to make one again costs a microsecond or two
+
+
+class _Kept(threading.local):
+    def __init__(self):
+        self.buffers, self.views = {}, {}                   # by name; by all that was asked for
+
+
+_kept = _Kept()
 
 
 def scratch(name, shape, dtype):
     """An array with whatever is in it, contiguous; the same memory whenever this thread asks by this name."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffers = _kept.__dict__
-    if name not in buffers or buffers[name].size < size:
-        buffers[name] = _aligned(size)
-    return buffers[name][:size].view(dtype).reshape(shape)
+    views = _kept.views
+    view = views.get((name, shape, dtype))
+    if view is None:
+        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, _kept.buffers
+        if name not in buffers or buffers[name].size < size:
+            buffers[name] = _aligned(size)
+            views.clear()                                   # those of the smaller one would keep it alive
+        view = _remember((name, shape, dtype), buffers[name][:size].view(dtype).reshape(shape))
+    return view
 
 
 def apart(name, entries, shape, dtype):
@@ -23,12 +35,24 @@ def apart(name, entries, shape, dtype):
 
     A power of two apart, entries would share a few places of the cache, and drive one another out.
     """
-    size, gap = math.prod(shape), LINE // np.dtype(dtype).itemsize
-    if name is None:
-        array = _aligned(entries * (size + gap) * np.dtype(dtype).itemsize).view(dtype).reshape(entries, size + gap)
-    else:
-        array = scratch(name, (entries, size + gap), dtype)
-    return array[:, :size].reshape(entries, *shape)
+    view = _kept.views.get((name, entries, shape, dtype)) if name else None
+    if view is None:
+        size, gap = math.prod(shape), LINE // np.dtype(dtype).itemsize
+        if name is None:
+            array = _aligned(entries * (size + gap) * np.dtype(dtype).itemsize).view(dtype).reshape(entries, size + gap)
+        else:
+            array = scratch(name, (entries, size + gap), dtype)
+        view = array[:, :size].reshape(entries, *shape)
+        if name:
+            _remember((name, entries, shape, dtype), view)
+    return view
+
+
+def _remember(key, view):
+    if len(_kept.views) >= VIEWS:
+        _kept.views.clear()
+    _kept.views[key] = view
+    return view
 
 
 def _aligned(size):
