@@ -35,7 +35,7 @@ from .sample import sample as draw_samples
 from .samplers import SAMPLERS
 from .train import train as run_training
 
-REFUSALS = (ValueError, OSError, backend.BackendError, TrainingDiverged, FloatingPointError,
+REFUSALS = (ValueError, OSError, MemoryError, backend.BackendError, TrainingDiverged, FloatingPointError,
             NotConverged, parallel.MemberError)
 
 
@@ -72,6 +72,9 @@ def _said(error, command):
     """An error as one line; of the system's about a file, the command and the file before what is wrong with it."""
     if isinstance(error, parallel.MemberError) and command in ("train", "distill"):
         return f"{command}: {error}; what was saved is whole, and --resume goes on from the last checkpoint, or begins"
+    if isinstance(error, MemoryError):
+        said = str(error) or "no more is told"
+        return f"{command}: out of memory ({said}); wanted less at a time: fewer images, or threads"
     if not isinstance(error, OSError) or error.filename is None or not error.strerror:
         return str(error) or type(error).__name__
     wanted = ("wanted the name of one that is there, as seen from this folder" if isinstance(error, FileNotFoundError)

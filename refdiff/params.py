@@ -72,14 +72,10 @@ class Theta:
             raise ValueError(f"Theta: the vector has shape {flat.shape}, the layout needs ({layout.size},)")
         self.layout = layout
         self.flat = flat
-        self._views = {}
 
     def __getitem__(self, key):
-        view = self._views.get(key)
-        if view is None:
-            handle = self.layout.handle(key)
-            view = self._views[key] = self.flat[handle.start:handle.stop].reshape(handle.shape)
-        return view
+        handle = self.layout.handle(key)
+        return self.flat[handle.start:handle.stop].reshape(handle.shape)
 
     def __setitem__(self, key, value):
         self[key][...] = value

@@ -285,6 +285,16 @@ def test_an_error_that_one_process_would_refuse_is_refused_alike_from_a_member(t
     assert printed.splitlines()[-1] == "Error: no eps at sigma = 0"
 
 
+@pytest.mark.parametrize("error,said", [(MemoryError("Unable to allocate 7 TiB"), "Unable to allocate 7 TiB"),
+                                        (MemoryError(), "no more is told")])
+def test_a_lack_of_memory_is_one_line(error, said, tmp_path, monkeypatch):
+    def failing(file):
+        raise error
+    monkeypatch.setattr("refdiff.cli.describe", failing)
+    assert refdiff("info", tmp_path, ok=False) == (
+        f"Error: info: out of memory ({said}); wanted less at a time: fewer images, or threads\n")
+
+
 @pytest.mark.parametrize("name", ["REFDIFF_ROUTES", "REFDIFF_PARALLEL"])
 def test_a_misspelt_variable_is_refused_before_any_work(name, tmp_path, monkeypatch):
     monkeypatch.setattr(routed, "_chosen", None)

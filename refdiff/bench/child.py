@@ -1,7 +1,7 @@
 """One contender in a process of its own: python -m refdiff.bench.child, lines of JSON in and out.
 
 First a description, {"side": "refdiff" or "torch", "layout", "group": "network" or "ops", "name", "batch", "threads",
-"device", "precision"}; then requests {"do": "check", "kind", "path"}, {"do": "time", "kind", "repeat"},
+"device", "precision"}; then requests {"do": "check", "kind", "path"}, {"do": "time", "kind", "repeat", "lead"},
 {"do": "memory", "kind", "steps"} or {"do": "about"}. Every answer is one line; {"error": reason} where the work cannot
 be done.
 """
@@ -37,12 +37,10 @@ class Child:
         np.savez(path, **self.at(kind).answers())
         return {}
 
-    def time(self, kind, repeat):
-        """Seconds per step; of a short one, after a step that is not counted: the contender before this one has left
-        its arrays in the caches, and its threads may go on spinning for a while.
-        """
+    def time(self, kind, repeat, lead):
+        """Seconds per step. lead: after a step that is not counted."""
         step = self.at(kind).step
-        if repeat > 1:
+        if lead:
             step()
         begin = time.perf_counter()
         for _ in range(repeat):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .machine import environment
+from .machine import Others, environment
 from .statistics import disagreement
 
 LEAST = 0.05                    # seconds: short steps are repeated until one measurement takes this long
 # Largest difference between contenders' gradients, as statistics.disagreement measures it. Factors in TF32 are
 # rounded by up to 2^-11 each, and some forty layers pass it on.
 AGREEMENT = {"float32": 1e-4, "tf32": 2e-2}
-WARMUP = 2                      # rounds that are not counted
+WARMUP = 2                      # rounds before that are not counted, at least one
 
 
 class Disagreement(ValueError):
@@ -74,11 +74,16 @@ class Contender:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            said = self.errors.read().strip().splitlines()
-            raise CannotRun(f"{self.label}: its process ended ({said[-1] if said else 'no message'})")
+            said = self.errors.read().strip().splitlines()[-1:]
+            try:
+                status = self.process.wait(10)
+                ended = [f"by signal {-status}" if status < 0 else f"with status {status}"]
+            except subprocess.TimeoutExpired:
+                ended = []
+            raise CannotRun(f"{self.label} of {self.spec['name']}: its process ended ({'; '.join(ended + said)})")
         answer = json.loads(line)
         if "error" in answer:
-            raise CannotRun(f"{self.label}: {answer['error']}")
+            raise CannotRun(f"{self.label} of {self.spec['name']}: {answer['error']}")
         return answer
 
 
@@ -106,28 +111,55 @@ def repeats(seconds, least=LEAST):
     return max(1, math.ceil(least / max(seconds, 1e-9)))
 
 
-def interleave(run, labels, rounds, warmup=WARMUP, least=LEAST):
-    """{label: [seconds per step, one per round]}; run(label, repeat) -> seconds per step.
-
-    The warm-up's fastest step of a label says how often its steps are repeated.
-    """
-    first = {label: [] for label in labels}
-    for _ in range(warmup):
-        for label in labels:
-            first[label].append(run(label, 1))
-    repeat = {label: repeats(min(s), least) if s else 1 for label, s in first.items()}
-    seconds = {label: [] for label in labels}
+def interleave(run, labels, rounds):
+    """{label: [run(label), one per round]}, the labels taking turns."""
+    found = {label: [] for label in labels}
     for _ in range(rounds):
         for label in labels:
-            seconds[label].append(run(label, repeat[label]))
-    return seconds
+            found[label].append(run(label))
+    return found
 
 
-def time_all(contenders, kind, rounds, **options):
-    """`interleave` over processes."""
-    by_label = {c.label: c for c in contenders}
-    return interleave(lambda label, repeat: by_label[label].ask("time", kind=kind, repeat=repeat)["seconds"],
-                      list(by_label), rounds, **options)
+class Rounds:
+    """The rounds of one kind of work, some now, some later: every contender's seconds per step, one per round.
+
+    The fastest step of a contender before the first round says how often its steps are repeated in one measurement.
+    Where those of any are, each measurement of all of them begins with a step that is not counted: the contender before
+    has left its arrays in the caches, and its threads may go on spinning for a while.
+    """
+
+    def __init__(self, contenders, kind, pids=()):
+        """pids: the processes that may compute meanwhile, besides the contenders'."""
+        self.contenders, self.kind = {one.label: one for one in contenders}, kind
+        self.pids = [*pids, *(one.process.pid for one in contenders)]
+        self.repeat, self.seconds, self.others = None, {label: [] for label in self.contenders}, []
+
+    def measure(self, rounds, warmup=WARMUP):
+        """So many rounds more, after some that are not counted."""
+        others = Others(self.pids)
+        first = interleave(lambda label: self._time(label, 1, False), self.contenders, warmup)
+        if self.repeat is None:
+            self.repeat = {label: repeats(min(seconds)) for label, seconds in first.items()}
+        lead = max(self.repeat.values()) > 1
+        for label, seconds in interleave(lambda label: self._time(label, self.repeat[label], lead), self.contenders,
+                                         rounds).items():
+            self.seconds[label] += seconds
+        self.others.append(others.cores())
+
+    def _time(self, label, repeat, lead):
+        return self.contenders[label].ask("time", kind=self.kind, repeat=repeat, lead=lead)["seconds"]
+
+    def cores(self):
+        """The mean number of cores that other programs used; None where that is not told."""
+        known = [cores for cores in self.others if cores is not None]
+        return sum(known) / len(known) if known else None
+
+
+def time_all(contenders, kind, rounds, warmup=WARMUP):
+    """{label: [seconds per step, one per round]}, all rounds now."""
+    all_of_them = Rounds(contenders, kind)
+    all_of_them.measure(rounds, warmup)
+    return all_of_them.seconds
 
 
 def peak_memory(make, labels, kind="train", steps=3):

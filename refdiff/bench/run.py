@@ -2,21 +2,20 @@
 import importlib.util
 import os
 import tempfile
-from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from .. import __version__, backend
 from ..parallel import slices
 from . import statistics
-from .machine import Others, commit, host
-from .measure import AGREEMENT, CannotRun, Contender, agree, peak_memory, time_all
+from .machine import commit, host
+from .measure import AGREEMENT, WARMUP, CannotRun, Contender, Rounds, agree, peak_memory, time_all
 from .networks import NETWORKS
 from .subjects import SGEMM, subjects
 
 EAGER = ("contiguous", "channels_last")
 PARTS = ("unet64", "ddpm-cifar10", "demo", "ops", "sweep")
-VISITS = 3                      # that the rounds of a row are spread over
+VISITS = 3                      # that the rounds of a row are spread over, on a host
 
 
 @dataclass(frozen=True)
@@ -95,30 +94,12 @@ def compare(contenders, kind, precision, folder, say):
     return contenders, agree(contenders, kind, folder, AGREEMENT[precision])
 
 
-class Rounds:
-    """The rounds of one kind of work, some now, some later: every contender's seconds, and who else computed."""
-
-    def __init__(self, contenders, kind):
-        self.contenders, self.kind = contenders, kind
-        self.seconds, self.others = defaultdict(list), []
-
-    def measure(self, rounds, **options):
-        busy = Others([one.process.pid for one in self.contenders])
-        for label, found in time_all(self.contenders, self.kind, rounds, **options).items():
-            self.seconds[label] += found
-        self.others.append(busy.cores())
-
-    def row(self, **what):
-        known = [cores for cores in self.others if cores is not None]
-        return statistics.row(self.seconds, others=sum(known) / len(known) if known else None, **what)
-
-
 def visits(settings):
-    """(rounds, whether they are the last) of every visit. All rounds of a subject in a row take seconds, or a minute:
-    less than a neighbour of this machine stays busy. So they are spread, and all other subjects have theirs between.
+    """The numbers of rounds of every visit. One after the other, all rounds of a row take seconds, or a minute: less
+    than a neighbour of this machine stays busy. So they are spread, and other rows have theirs between.
     """
     parts = slices(settings.rounds, VISITS if settings.device == "cpu" else 1)
-    return [(part.stop - part.start, part is parts[-1]) for part in parts]
+    return [part.stop - part.start for part in parts]
 
 
 def network_rows(settings, names, threads, precision, say):
@@ -131,31 +112,40 @@ def network_rows(settings, names, threads, precision, say):
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         met = {name: stack.enter_context(meeting(settings, "network", name, threads, precision)) for name in names}
+        pids = [one.process.pid for everyone in met.values() for one in everyone]
         kinds = [(name, kind) for name in names for kind in ("train", "sample")]
         for some in [kinds] if settings.device == "cpu" else [[one] for one in kinds]:
-            every = []
+            works = {}
             for name, kind in some:
                 those, error = compare(met[name], kind, precision, folder, say)
-                every.append((Rounds(those, kind), {**where[name], "kind": kind, "disagreement": error}))
-            for visit, (rounds, last) in enumerate(visits(settings)):
-                for work, what in every:
-                    work.measure(rounds, warmup=1 if settings.quick or visit else 2)
-                    if last:
-                        row = work.row(**what)
-                        yield row if settings.device == "cpu" else with_gemms(row, work, settings)
+                works[Rounds(those, kind, pids)] = {**where[name], "disagreement": error, "kind": kind}
+            yield from rows_of(works, settings, warmup=1 if settings.quick else 2, say=say)
     for name in names if settings.device == "cpu" and not settings.quick else ():
         try:
             mib = peak_memory(lambda label: contender(settings, label, "network", name, threads),
                               ("refdiff", *(EAGER if settings.torch else ())))
         except CannotRun as error:
             say(f"peak memory is not measured: {error}")
-            return
+            continue
         yield memory_row(mib, **where[name])
+
+
+def rows_of(works, settings, warmup, say):
+    """The rows of works, {Rounds: what its row says}: every visit gives each of them some rounds."""
+    every = visits(settings)
+    for visit, rounds in enumerate(every):
+        if len(every) > 1:
+            say(f"visit {visit + 1} of {len(every)}")
+        for work, what in works.items():
+            work.measure(rounds, warmup=1 if visit else warmup)
+            if visit + 1 == len(every):
+                row = statistics.row(work.seconds, others=work.cores(), **what)
+                yield row if settings.device == "cpu" else with_gemms(row, work, settings)
 
 
 def with_gemms(row, work, settings):
     """The row with the seconds of the network's matrix products alone, and their share."""
-    gemms = time_all(work.contenders[:1], f"gemms {work.kind}", min(5, settings.rounds), warmup=1)["refdiff"]
+    gemms = time_all([work.contenders["refdiff"]], f"gemms {work.kind}", min(5, settings.rounds), warmup=1)["refdiff"]
     row["gemms_s"] = statistics.median(gemms)
     row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
     return row
@@ -217,17 +207,13 @@ def subject_rows(settings, part, threads, peak, say):
     every = [(subject, direction) for subject in subjects(part, settings.quick) for direction in subject.directions]
     with meeting(settings, "ops", part, threads, layouts=EAGER if settings.torch else ()) as everyone, \
             tempfile.TemporaryDirectory() as folder:
-        works = [Rounds(everyone, f"{subject.label}: {direction}") for subject, direction in every]
-        errors = {}
-        for rounds, last in visits(settings):
-            for work, (subject, direction) in zip(works, every):
-                if work not in errors:
-                    errors[work] = agree(everyone, work.kind, folder)
-                work.measure(rounds)
-                if last:
-                    row = work.row(disagreement=errors[work], network=subject.network, kind=subject.kind,
-                                   op=subject.name, direction=direction, **subject.facts, **where)
-                    yield with_work(row, subject.flops(direction), peak)
+        works = {}
+        for subject, direction in every:
+            work = Rounds(everyone, f"{subject.label}: {direction}")
+            works[work] = {"disagreement": agree(everyone, work.kind, folder), "network": subject.network,
+                           "kind": subject.kind, "op": subject.name, "direction": direction, **subject.facts, **where}
+        for row, (subject, direction) in zip(rows_of(works, settings, WARMUP, say), every):
+            yield with_work(row, subject.flops(direction), peak)
 
 
 def with_work(row, work, peak):

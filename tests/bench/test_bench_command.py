@@ -19,21 +19,41 @@ from refdiff.bench.task import Task
 from refdiff.cli import main
 
 
-def test_contenders_take_turns_and_short_steps_are_repeated():
-    cost, asked = {"a": 0.02, "b": 0.2}, []
+class Timed:
+    """A contender that says how long its steps take, and notes who was asked for what."""
 
-    def work(label, repeat):
-        asked.append((label, repeat))
-        return cost[label]
+    def __init__(self, label, name="this", asked=None, seconds=lambda: 1.0):
+        self.label, self.spec, self.seconds = label, {"name": name}, seconds
+        self.process, self.asked = SimpleNamespace(pid=0), [] if asked is None else asked
 
-    seconds = measure.interleave(work, ["a", "b"], rounds=3, warmup=1, least=0.05)
-    assert asked == [("a", 1), ("b", 1)] + [("a", 3), ("b", 1)] * 3
-    assert seconds == {"a": [0.02] * 3, "b": [0.2] * 3}
+    def ask(self, do, kind, repeat, lead):
+        assert do == "time"
+        self.asked.append((self.spec["name"], self.label, kind, repeat, lead))
+        return {"seconds": self.seconds()}
 
 
-@pytest.mark.parametrize("repeat,counted", [(1, [0]), (4, [1, 2, 3, 4])])
-def test_a_turn_of_short_steps_begins_with_one_that_is_not_counted(monkeypatch, repeat, counted):
-    now, taken = [0.0], iter([0.5, 0.25, 0.25, 0.75, 0.75])
+@pytest.mark.parametrize("slow,repeat", [(0.2, {"a": 3, "b": 1}), (0.05, {"a": 3, "b": 1}), (0.04, {"a": 3, "b": 2})])
+def test_contenders_take_turns_short_steps_are_repeated_and_all_are_treated_alike(slow, repeat):
+    asked, costs = [], iter([0.02, 0.02, 0.01])                 # of a: its warm-ups say 0.02
+    those = [Timed("a", asked=asked, seconds=lambda: next(costs, 0.03)), Timed("b", asked=asked, seconds=lambda: slow)]
+    work = measure.Rounds(those, "kind")
+    work.measure(1, warmup=2)
+    turn = [("this", label, "kind", repeat[label], True) for label in "ab"]         # a's are short: so both lead
+    warmup = [("this", label, "kind", 1, False) for label in "ab"]
+    assert asked == warmup * 2 + turn and work.seconds == {"a": [0.01], "b": [slow]}
+    work.measure(2, warmup=1)                                   # a's 0.03 does not change how often
+    assert asked[6:] == warmup + turn * 2 and work.seconds == {"a": [0.01, 0.03, 0.03], "b": [slow] * 3}
+
+
+def test_long_steps_are_measured_one_at_a_time():
+    asked = []
+    seconds = measure.time_all([Timed("a", asked=asked, seconds=lambda: 0.05)], "kind", 2, warmup=1)
+    assert seconds == {"a": [0.05, 0.05]} and asked == [("this", "a", "kind", 1, False)] * 3
+
+
+@pytest.mark.parametrize("lead", [False, True])
+def test_a_step_that_leads_is_not_counted(monkeypatch, lead):
+    now, taken = [0.0], iter([0.5] * lead + [0.25, 0.25, 0.75, 0.75])
 
     def step():
         done.append(len(done))
@@ -42,64 +62,81 @@ def test_a_turn_of_short_steps_begins_with_one_that_is_not_counted(monkeypatch, 
     done, one = [], object.__new__(child.Child)
     one.tasks = {"this": Task(step, dict)}
     monkeypatch.setattr(child.time, "perf_counter", lambda: now[0])
-    assert one.time("this", repeat) == {"seconds": 0.5}
-    assert done == list(range(counted[-1] + 1))
+    assert one.time("this", 4, lead) == {"seconds": 0.5}
+    assert len(done) == 4 + lead
+
+
+def meetings(monkeypatch, asked):
+    """Contenders as Timed, that agree; every step takes one second more than the one before."""
+    count = iter(range(1, 10 ** 6))
+
+    @contextmanager
+    def meeting(settings, group, name, *args, **options):
+        yield [Timed(label, name, asked, lambda: next(count)) for label in ("refdiff", "contiguous")]
+
+    for name, fake in (("meeting", meeting), ("agree", lambda those, kind, *args: asked.append(kind) or 1e-6)):
+        monkeypatch.setattr(run, name, fake)
+
+
+def counted(asked):
+    """(what, how often) refdiff was asked one after the other; single words are comparisons."""
+    found = []
+    for one in asked:
+        what = one if isinstance(one, str) else (one[0], one[2]) if one[1] == "refdiff" else None
+        if what and found and found[-1][0] == what:
+            found[-1][1] += 1
+        elif what:
+            found.append([what, 1])
+    return [tuple(one) for one in found]
 
 
 def test_the_rounds_of_every_point_are_spread_over_visits(monkeypatch):
-    asked = []
-
-    @contextmanager
-    def meeting(*args, **options):
-        yield [SimpleNamespace(label=label, process=SimpleNamespace(pid=0)) for label in ("refdiff", *run.EAGER)]
-
-    def time_all(those, kind, rounds):
-        asked.append((kind, rounds))
-        return {one.label: [float(len(asked))] * rounds for one in those}
-
-    for name, fake in (("meeting", meeting), ("agree", lambda *args: 1e-6), ("time_all", time_all)):
-        monkeypatch.setattr(run, name, fake)
-    rows = list(run.subject_rows(run.Settings(rounds=7, torch=False, quick=True), "sweep", 2, 100.0, print))
+    asked, said = [], []
+    meetings(monkeypatch, asked)
+    rows = list(run.subject_rows(run.Settings(rounds=7, torch=False, quick=True), "sweep", 2, 100.0, said.append))
     kinds = [f"{s.label}: both" for s in subjects.subjects("sweep", quick=True)]
-    assert asked == [(kind, rounds) for rounds in (2, 2, 3) for kind in kinds]
-    assert [row["rounds"] for row in rows] == [7] * len(kinds) == [7] * 4
-    assert [row["refdiff_s"] for row in rows] == [5, 6, 7, 8]                    # medians: of the second visit
-    assert all(row["gflops"] > 0 and row["of_peak"] > 0 for row in rows)
+    assert counted(asked) == [(kind, 1) for kind in kinds] + [
+        (("sweep", kind), warmup + rounds) for warmup, rounds in ((2, 2), (1, 2), (1, 3)) for kind in kinds]
+    assert [row["rounds"] for row in rows] == [7] * len(kinds) == [7] * 4 and len(said) == 3
+    assert all(row["gflops"] > 0 and row["of_peak"] > 0 and row["disagreement"] == 1e-6 for row in rows)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_networks_are_prepared_first_and_visited_in_turn_on_a_host(monkeypatch, device):
-    happened = []
-
-    @contextmanager
-    def meeting(settings, group, name, threads, precision):
-        yield [SimpleNamespace(label=label, process=SimpleNamespace(pid=0), name=name) for label in ("refdiff", "x")]
-
-    def compare(those, kind, *args):
-        happened.append((those[0].name, kind))
-        return (those if (those[0].name, kind) != ("demo", "train") else those[:1]), 1e-6
-
-    def time_all(those, kind, rounds, warmup):
-        happened.append((those[0].name, kind, rounds, warmup))
-        return {one.label: [float(len(happened))] * rounds for one in those}
-
-    for name, fake in (("meeting", meeting), ("compare", compare), ("time_all", time_all),
-                       ("peak_memory", lambda *args: {"refdiff": 2.0, "contiguous": 3.0})):
-        monkeypatch.setattr(run, name, fake)
+    asked = []
+    meetings(monkeypatch, asked)
+    monkeypatch.setattr(run, "peak_memory", lambda *args: {"refdiff": 2.0, "contiguous": 3.0})
     monkeypatch.setattr(run.Settings, "device", device)
-    rows = list(run.rows_at(run.Settings(only=("demo", "unet64"), rounds=7, torch=False), 2, 100.0, print))
+    rows = list(run.rows_at(run.Settings(only=("demo", "unet64"), rounds=7, torch=False), 2, 100.0, str))
     every = [(name, kind) for name in ("unet64", "demo") for kind in ("train", "sample")]
     if device == "cpu":
-        assert happened == every + [(*one, rounds, warmup) for rounds, warmup in ((2, 2), (2, 1), (3, 1))
-                                    for one in every]
+        assert counted(asked) == [("train", 1), ("sample", 1)] * 2 + [
+            (one, warmup + rounds) for warmup, rounds in ((2, 2), (1, 2), (1, 3)) for one in every]
         assert [(row["network"], row["kind"]) for row in rows] == every + [("unet64", "memory"), ("demo", "memory")]
-        assert [row["refdiff_s"] for row in rows[:4]] == [9, 10, 11, 12]         # medians: of the second visit
     else:
-        gemms = [[(name, kind), (name, kind, 7, 2), (name, f"gemms {kind}", 5, 1)] for name, kind in every]
-        tf32 = sum(gemms[:2], []) * 2 + sum(gemms[2:], []) * 2                   # of a network, float32, then tf32
-        assert happened == tf32 and len(rows) == 8 and all(row["gemm_share"] > 1 for row in rows)
-    assert all(row["rounds"] == 7 for row in rows[:4])
-    assert list(next(row for row in rows if row["network"] == "demo")["torch_all_s"]) == []
+        alone = [[(kind, 1), ((name, kind), 2 + 7), ((name, f"gemms {kind}"), 1 + 5)] for name, kind in every]
+        assert counted(asked) == sum(alone[:2] * 2 + alone[2:] * 2, [])              # of a network, float32, then tf32
+        assert len(rows) == 8 and all(row["gemm_share"] > 1 for row in rows)
+    assert all(row["rounds"] == 7 and list(row["torch_all_s"]) == ["contiguous"] for row in rows if "rounds" in row)
+
+
+def test_a_compiled_pytorch_that_fails_is_left_out_of_that_kind_alone(monkeypatch):
+    class Failing(Timed):
+        def ask(self, do, kind, **request):
+            if do == "check" and kind == "train":
+                raise measure.CannotRun("no compiler")
+            return {} if do == "check" else super().ask(do, kind, **request)
+
+    @contextmanager
+    def meeting(*args):
+        yield [Failing("refdiff") if label == "refdiff" else Failing(label) for label in ("refdiff", "compile")]
+
+    said = []
+    for name, fake in (("meeting", meeting), ("agree", lambda *args: 1e-6)):
+        monkeypatch.setattr(run, name, fake)
+    rows = run.network_rows(run.Settings(rounds=1, torch=False, quick=True), ["demo"], 1, "float32", said.append)
+    assert [list(row["torch_all_s"]) for row in rows] == [[], ["compile"]]
+    assert said == ["torch.compile is left out: no compiler"]
 
 
 @pytest.mark.parametrize("group,device,kept", [("network", "cpu", 2), ("network", "cuda", 1), ("ops", "cpu", 1)])
@@ -363,9 +400,9 @@ def test_every_subject_has_a_name_of_its_own_and_the_sweep_covers_its_range():
 
 def test_a_process_that_dies_or_refuses_says_why():
     with run.contender(run.Settings(only=("demo",), torch=False), "refdiff", "network", "demo", 1) as one:
-        with pytest.raises(measure.CannotRun, match="refdiff: KeyError"):
-            one.ask("time", kind="fly", repeat=1)
-        assert one.ask("time", kind="sample", repeat=1)["seconds"] > 0
+        with pytest.raises(measure.CannotRun, match="refdiff of demo: KeyError"):
+            one.ask("time", kind="fly", repeat=1, lead=False)
+        assert one.ask("time", kind="sample", repeat=1, lead=True)["seconds"] > 0
         one.process.kill()
-        with pytest.raises(measure.CannotRun, match="its process ended"):
+        with pytest.raises(measure.CannotRun, match=r"^refdiff of demo: its process ended \(by signal 9(; .*)?\)$"):
             one.ask("about")

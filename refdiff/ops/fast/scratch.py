@@ -5,7 +5,6 @@ import threading
 import numpy as np
 
 LINE = 64                           # bytes that a cache loads together
-
 VIEWS = 1024                        # that are remembered: to make one again costs a microsecond or two
 
 
