@@ -15,7 +15,7 @@ LEAST = 0.05                    # seconds: short steps are repeated until one me
 # Largest difference between contenders' gradients, as statistics.disagreement measures it. Factors in TF32 are
 # rounded by up to 2^-11 each, and some forty layers pass it on.
 AGREEMENT = {"float32": 1e-4, "tf32": 2e-2}
-WARMUP = 2                      # rounds before that are not counted, at least one
+LEAD = 0.03                     # seconds of steps at the beginning of a turn that are not counted, where any are short
 
 
 class Disagreement(ValueError):
@@ -123,9 +123,9 @@ def interleave(run, labels, rounds):
 class Rounds:
     """The rounds of one kind of work, some now, some later: every contender's seconds per step, one per round.
 
-    The fastest step of a contender before the first round says how often its steps are repeated in one measurement.
-    Where those of any are, each measurement of all of them begins with a step that is not counted: the contender before
-    has left its arrays in the caches, and its threads may go on spinning for a while.
+    A warm-up says how often the steps of a contender are repeated in one measurement. Where those of any are, each
+    measurement of all of them begins with steps that are not counted: PyTorch's threads go on spinning for 15 ms after
+    its turn, and the arrays of the contender before are in the caches.
     """
 
     def __init__(self, contenders, kind, pids=()):
@@ -134,13 +134,13 @@ class Rounds:
         self.pids = [*pids, *(one.process.pid for one in contenders)]
         self.repeat, self.seconds, self.others = None, {label: [] for label in self.contenders}, []
 
-    def measure(self, rounds, warmup=WARMUP):
-        """So many rounds more, after some that are not counted."""
+    def measure(self, rounds):
+        """So many rounds more, after one that is not counted."""
         others = Others(self.pids)
-        first = interleave(lambda label: self._time(label, 1, False), self.contenders, warmup)
+        first = interleave(lambda label: self._time(label, 1, LEAD), self.contenders, 1)
         if self.repeat is None:
             self.repeat = {label: repeats(min(seconds)) for label, seconds in first.items()}
-        lead = max(self.repeat.values()) > 1
+        lead = LEAD if max(self.repeat.values()) > 1 else 0
         for label, seconds in interleave(lambda label: self._time(label, self.repeat[label], lead), self.contenders,
                                          rounds).items():
             self.seconds[label] += seconds
@@ -155,10 +155,10 @@ class Rounds:
         return sum(known) / len(known) if known else None
 
 
-def time_all(contenders, kind, rounds, warmup=WARMUP):
+def time_all(contenders, kind, rounds):
     """{label: [seconds per step, one per round]}, all rounds now."""
     all_of_them = Rounds(contenders, kind)
-    all_of_them.measure(rounds, warmup)
+    all_of_them.measure(rounds)
     return all_of_them.seconds
 
 

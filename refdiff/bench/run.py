@@ -9,7 +9,7 @@ from .. import __version__, backend
 from ..parallel import slices
 from . import statistics
 from .machine import commit, host
-from .measure import AGREEMENT, WARMUP, CannotRun, Contender, Rounds, agree, peak_memory, time_all
+from .measure import AGREEMENT, CannotRun, Contender, Rounds, agree, peak_memory, time_all
 from .networks import NETWORKS
 from .subjects import SGEMM, subjects
 
@@ -119,7 +119,7 @@ def network_rows(settings, names, threads, precision, say):
             for name, kind in some:
                 those, error = compare(met[name], kind, precision, folder, say)
                 works[Rounds(those, kind, pids)] = {**where[name], "disagreement": error, "kind": kind}
-            yield from rows_of(works, settings, warmup=1 if settings.quick else 2, say=say)
+            yield from rows_of(works, settings, say)
     for name in names if settings.device == "cpu" and not settings.quick else ():
         try:
             mib = peak_memory(lambda label: contender(settings, label, "network", name, threads),
@@ -130,14 +130,14 @@ def network_rows(settings, names, threads, precision, say):
         yield memory_row(mib, **where[name])
 
 
-def rows_of(works, settings, warmup, say):
+def rows_of(works, settings, say):
     """The rows of works, {Rounds: what its row says}: every visit gives each of them some rounds."""
     every = visits(settings)
     for visit, rounds in enumerate(every):
         if len(every) > 1:
             say(f"visit {visit + 1} of {len(every)}")
         for work, what in works.items():
-            work.measure(rounds, warmup=1 if visit else warmup)
+            work.measure(rounds)
             if visit + 1 == len(every):
                 row = statistics.row(work.seconds, others=work.cores(), **what)
                 yield row if settings.device == "cpu" else with_gemms(row, work, settings)
@@ -145,7 +145,7 @@ def rows_of(works, settings, warmup, say):
 
 def with_gemms(row, work, settings):
     """The row with the seconds of the network's matrix products alone, and their share."""
-    gemms = time_all([work.contenders["refdiff"]], f"gemms {work.kind}", min(5, settings.rounds), warmup=1)["refdiff"]
+    gemms = time_all([work.contenders["refdiff"]], f"gemms {work.kind}", min(5, settings.rounds))["refdiff"]
     row["gemms_s"] = statistics.median(gemms)
     row["gemm_share"] = row["gemms_s"] / row["refdiff_s"]
     return row
@@ -212,7 +212,7 @@ def subject_rows(settings, part, threads, peak, say):
             work = Rounds(everyone, f"{subject.label}: {direction}")
             works[work] = {"disagreement": agree(everyone, work.kind, folder), "network": subject.network,
                            "kind": subject.kind, "op": subject.name, "direction": direction, **subject.facts, **where}
-        for row, (subject, direction) in zip(rows_of(works, settings, WARMUP, say), every):
+        for row, (subject, direction) in zip(rows_of(works, settings, say), every):
             yield with_work(row, subject.flops(direction), peak)
 
 

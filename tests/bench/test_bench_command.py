@@ -34,26 +34,27 @@ class Timed:
 
 @pytest.mark.parametrize("slow,repeat", [(0.2, {"a": 3, "b": 1}), (0.05, {"a": 3, "b": 1}), (0.04, {"a": 3, "b": 2})])
 def test_contenders_take_turns_short_steps_are_repeated_and_all_are_treated_alike(slow, repeat):
-    asked, costs = [], iter([0.02, 0.02, 0.01])                 # of a: its warm-ups say 0.02
+    asked, costs = [], iter([0.02, 0.01])                       # of a: its warm-up says 0.02
     those = [Timed("a", asked=asked, seconds=lambda: next(costs, 0.03)), Timed("b", asked=asked, seconds=lambda: slow)]
     work = measure.Rounds(those, "kind")
-    work.measure(1, warmup=2)
-    turn = [("this", label, "kind", repeat[label], True) for label in "ab"]         # a's are short: so both lead
-    warmup = [("this", label, "kind", 1, False) for label in "ab"]
-    assert asked == warmup * 2 + turn and work.seconds == {"a": [0.01], "b": [slow]}
-    work.measure(2, warmup=1)                                   # a's 0.03 does not change how often
-    assert asked[6:] == warmup + turn * 2 and work.seconds == {"a": [0.01, 0.03, 0.03], "b": [slow] * 3}
+    work.measure(1)
+    turn = [("this", label, "kind", repeat[label], measure.LEAD) for label in "ab"]     # a's are short: both lead
+    warmup = [("this", label, "kind", 1, measure.LEAD) for label in "ab"]
+    assert asked == warmup + turn and work.seconds == {"a": [0.01], "b": [slow]}
+    work.measure(2)                                             # a's 0.03 does not change how often
+    assert asked[4:] == warmup + turn * 2 and work.seconds == {"a": [0.01, 0.03, 0.03], "b": [slow] * 3}
 
 
 def test_long_steps_are_measured_one_at_a_time():
     asked = []
-    seconds = measure.time_all([Timed("a", asked=asked, seconds=lambda: 0.05)], "kind", 2, warmup=1)
-    assert seconds == {"a": [0.05, 0.05]} and asked == [("this", "a", "kind", 1, False)] * 3
+    seconds = measure.time_all([Timed("a", asked=asked, seconds=lambda: 0.05)], "kind", 2)
+    assert seconds == {"a": [0.05, 0.05]}
+    assert asked == [("this", "a", "kind", 1, lead) for lead in (measure.LEAD, 0, 0)]
 
 
-@pytest.mark.parametrize("lead", [False, True])
-def test_a_step_that_leads_is_not_counted(monkeypatch, lead):
-    now, taken = [0.0], iter([0.5] * lead + [0.25, 0.25, 0.75, 0.75])
+@pytest.mark.parametrize("lead,steps", [(0, 0), (0.1, 1), (0.5, 1), (0.6, 2), (1.0, 2)])
+def test_steps_that_lead_are_not_counted(monkeypatch, lead, steps):
+    now, taken = [0.0], iter([0.5] * steps + [0.25, 0.25, 0.75, 0.75])
 
     def step():
         done.append(len(done))
@@ -63,7 +64,7 @@ def test_a_step_that_leads_is_not_counted(monkeypatch, lead):
     one.tasks = {"this": Task(step, dict)}
     monkeypatch.setattr(child.time, "perf_counter", lambda: now[0])
     assert one.time("this", 4, lead) == {"seconds": 0.5}
-    assert len(done) == 4 + lead
+    assert len(done) == 4 + steps
 
 
 def meetings(monkeypatch, asked):
@@ -96,7 +97,7 @@ def test_the_rounds_of_every_point_are_spread_over_visits(monkeypatch):
     rows = list(run.subject_rows(run.Settings(rounds=7, torch=False, quick=True), "sweep", 2, 100.0, said.append))
     kinds = [f"{s.label}: both" for s in subjects.subjects("sweep", quick=True)]
     assert counted(asked) == [(kind, 1) for kind in kinds] + [
-        (("sweep", kind), warmup + rounds) for warmup, rounds in ((2, 2), (1, 2), (1, 3)) for kind in kinds]
+        (("sweep", kind), 1 + rounds) for rounds in (2, 2, 3) for kind in kinds]
     assert [row["rounds"] for row in rows] == [7] * len(kinds) == [7] * 4 and len(said) == 3
     assert all(row["gflops"] > 0 and row["of_peak"] > 0 and row["disagreement"] == 1e-6 for row in rows)
 
@@ -111,10 +112,10 @@ def test_networks_are_prepared_first_and_visited_in_turn_on_a_host(monkeypatch, 
     every = [(name, kind) for name in ("unet64", "demo") for kind in ("train", "sample")]
     if device == "cpu":
         assert counted(asked) == [("train", 1), ("sample", 1)] * 2 + [
-            (one, warmup + rounds) for warmup, rounds in ((2, 2), (1, 2), (1, 3)) for one in every]
+            (one, 1 + rounds) for rounds in (2, 2, 3) for one in every]
         assert [(row["network"], row["kind"]) for row in rows] == every + [("unet64", "memory"), ("demo", "memory")]
     else:
-        alone = [[(kind, 1), ((name, kind), 2 + 7), ((name, f"gemms {kind}"), 1 + 5)] for name, kind in every]
+        alone = [[(kind, 1), ((name, kind), 1 + 7), ((name, f"gemms {kind}"), 1 + 5)] for name, kind in every]
         assert counted(asked) == sum(alone[:2] * 2 + alone[2:] * 2, [])              # of a network, float32, then tf32
         assert len(rows) == 8 and all(row["gemm_share"] > 1 for row in rows)
     assert all(row["rounds"] == 7 and list(row["torch_all_s"]) == ["contiguous"] for row in rows if "rounds" in row)
@@ -401,8 +402,8 @@ def test_every_subject_has_a_name_of_its_own_and_the_sweep_covers_its_range():
 def test_a_process_that_dies_or_refuses_says_why():
     with run.contender(run.Settings(only=("demo",), torch=False), "refdiff", "network", "demo", 1) as one:
         with pytest.raises(measure.CannotRun, match="refdiff of demo: KeyError"):
-            one.ask("time", kind="fly", repeat=1, lead=False)
-        assert one.ask("time", kind="sample", repeat=1, lead=True)["seconds"] > 0
+            one.ask("time", kind="fly", repeat=1, lead=0)
+        assert one.ask("time", kind="sample", repeat=1, lead=0.01)["seconds"] > 0
         one.process.kill()
         with pytest.raises(measure.CannotRun, match=r"^refdiff of demo: its process ended \(by signal 9(; .*)?\)$"):
             one.ask("about")
