@@ -35,7 +35,7 @@ STUDENT = TRAINING
 CONSISTENCY = ConsistencyConfig()
 
 # The sizes of a run: images per sampler, sampling seeds, and updates of teacher and student. More updates lower the
-# Frechet distances, which are far below their limits, and bring samples nearer to training images.
+# Frechet distances, and bring samples nearer to training images.
 SIZES = {False: dict(n=2000, seeds=3, teacher=2300, student=450), True: dict(n=500, seeds=1, teacher=300, student=120)}
 
 # name -> (of the student?, sampler, steps, network evaluations)

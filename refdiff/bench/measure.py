@@ -124,8 +124,8 @@ class Rounds:
     """The rounds of one kind of work, some now, some later: every contender's seconds per step, one per round.
 
     A warm-up says how often the steps of a contender are repeated in one measurement. Where those of any are, each
-    measurement of all of them begins with steps that are not counted: PyTorch's threads go on spinning for 15 ms after
-    its turn, and the arrays of the contender before are in the caches.
+    measurement of all of them begins with steps that are not counted: PyTorch's threads go on spinning after its turn,
+    for 15 ms where this was looked at, and the arrays of the contender before are in the caches.
     """
 
     def __init__(self, contenders, kind, pids=()):

@@ -38,7 +38,7 @@ def test_a_view_is_made_once_and_not_outlived_by_smaller_memory():
     assert gone() is None
 
 
-def test_entries_end_a_line_before_the_next_begins_and_share_no_place_with_scratch_of_another_shape():
+def test_entries_end_a_line_before_the_next_begins_and_are_new_where_they_have_no_name():
     for shape, dtype in (((4, 16), np.float32), ((3,), np.float64)):
         found = apart("a", 5, shape, dtype)
         assert found.shape == (5, *shape) and found.dtype == dtype and found[0].flags.c_contiguous

@@ -34,7 +34,8 @@ def apart(name, entries, shape, dtype):
 
     A power of two apart, entries would share a few places of the cache, and drive one another out.
     """
-    view = _kept.views.get((name, entries, shape, dtype)) if name else None
+    key = name, entries, shape, dtype
+    view = _kept.views.get(key)
     if view is None:
         size, gap = math.prod(shape), LINE // np.dtype(dtype).itemsize
         if name is None:
@@ -42,8 +43,8 @@ def apart(name, entries, shape, dtype):
         else:
             array = scratch(name, (entries, size + gap), dtype)
         view = array[:, :size].reshape(entries, *shape)
-        if name:
-            _remember((name, entries, shape, dtype), view)
+        if name is not None:
+            _remember(key, view)
     return view
 
 
